@@ -1,0 +1,162 @@
+"""Rows of one dialect to rows of another, with a ledger beside the file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+import polars as pl
+from rich.console import Console
+
+from qdata import manifest, pipeline, plugin
+from qdata.engine import local
+from qdata.errors import QdataError
+from qdata.part import Done, Work, code_sha256, process
+from qdata.paths import cache_dir, file_sha256, whole
+from qdata.recipe import Source
+from qdata.rows import formats, ledger, provenance
+from qdata.rows import source as containers
+from qdata.tokens.shards import write_json
+
+SUFFIXES = (".jsonl", ".json")
+
+
+class Converted(NamedTuple):
+    """The manifest, and a look at the way: per input file its dialect and a row, and the first row written."""
+
+    manifest: dict[str, Any]
+    inputs: list[pipeline.Found]
+    sample: dict[str, Any] | None
+
+
+def convert(
+    sources: Sequence[Source],
+    to: str,
+    output: Path,
+    *,
+    base: Path = Path(),
+    replace: bool = False,
+    skip_bad: bool = False,
+    strict: bool = False,
+    workers: int = 1,
+    console: Console | None = None,
+) -> Converted:
+    """Writes all rows of the sources to `output` (.jsonl, or .json for one array) in the dialect `to`.
+
+    Columns nobody knows come back out. Rows that `to` cannot express are refused, or with `skip_bad` set aside in the
+    ledger. Beside the file lies OUTPUT.qdata/ with manifest, ledger and dropped rows. Nothing is written on an error.
+    """
+    form = plugin.find(formats, to)
+    if output.suffix not in SUFFIXES:
+        raise QdataError(f"-o {output}: wanted a name ending in {' or '.join(SUFFIXES)}")
+    with whole(output, replace=replace) as partial, whole(provenance.sidecar(output), replace=True) as beside:
+        inputs = pipeline.find(sources, base)
+        pipeline.refuse_samples(inputs, strict)
+        works = [
+            Work(part, "train", f.detection.format, f.input.rename, (), skip_bad, cache_dir())
+            for f in inputs
+            for part in containers.parts_of(f.input.path, f.input.source, f.input.relative)
+        ]
+        done = list(pipeline.progress(local.run(process, works, workers), len(works), "reading", console))
+        pipeline.refuse_bad(done)
+        rows, first = _write(form, to, done, partial, skip_bad, array=output.suffix == ".json")
+        beside.mkdir()
+        book = _book(rows, output.name)
+        ledger.write(book, beside / "ledger.parquet")
+        dropped = rows.filter(pl.col("drop").is_not_null())
+        dropped.drop("index").write_parquet(beside / "dropped.parquet")
+        facts = {
+            "command": "convert",
+            "code_sha256": code_sha256(),
+            "versions": manifest.versions(),
+            "sample": any(found.samples for found in inputs),
+            "inputs": manifest.inputs_of(inputs, done),
+            "to": to,
+            "rows": ledger.sums(book),
+            "output": {"name": output.name, "sha256": file_sha256(partial)},
+        }
+        write_json(beside / "manifest.json", facts)
+    return Converted(facts, inputs, first)
+
+
+def _write(
+    form: Any, to: str, done: Sequence[Done], file: Path, skip_bad: bool, array: bool
+) -> tuple[pl.DataFrame, dict[str, Any] | None]:
+    """Writes the rows part by part; returns all rows (CONVERSATION + index in the output), and the first written."""
+    frames, first, written = [], None, itertools.count()
+    with file.open("wb") as sink:
+        sink.write(b"[\n" if array else b"")
+        for one in done:
+            frame = one.conversations()
+            drops = frame["drop"].to_list()
+            places: list[int | None] = [None] * len(drops)
+            lost: list[tuple[str, str]] = []
+            for at, (conversation, out) in enumerate(_rows(form, frame)):
+                if isinstance(out, str):
+                    drops[at] = f"convert.{to} cannot express {out}"
+                    lost.append((conversation["row"], out))
+                elif out is not None:
+                    places[at] = next(written)
+                    sink.write(b",\n" if array and places[at] else b"")
+                    sink.write(orjson.dumps(out) + (b"" if array else b"\n"))
+                    first = first or out
+            if lost and not skip_bad:
+                raise QdataError(_refusal(to, lost))
+            frames.append(frame.with_columns(pl.Series("drop", drops, pl.String), pl.Series("index", places, pl.Int64)))
+        sink.write(b"\n]\n" if array else b"")
+    if first is None:
+        raise QdataError("no row is left to write; with --skip-bad all were set aside")
+    return pl.concat(frames, how="diagonal_relaxed"), first
+
+
+def _rows(form: Any, frame: pl.DataFrame) -> Iterator[tuple[dict[str, Any], dict[str, Any] | str | None]]:
+    """Each conversation with its row in the dialect, or with what would be lost, or with None if it was dropped."""
+    for conversation in frame.iter_rows(named=True):
+        if conversation["drop"] is not None:
+            yield conversation, None
+        elif conversation["messages"] is None:
+            yield conversation, "text without messages"
+        elif (loss := form.loses(conversation)) is not None:
+            yield conversation, loss
+        else:
+            yield conversation, _with_the_rest(form.write(conversation), conversation)
+
+
+def _with_the_rest(out: dict[str, Any], conversation: dict[str, Any]) -> dict[str, Any]:
+    """The score that came with the row, and every column nobody knew, back in their places."""
+    if (score := conversation["score"]) and (given := score["given"]) is not None:
+        out["score"] = int(given) if given.is_integer() else given
+    if conversation["extra"] is None:
+        return out
+    for key, value in orjson.loads(conversation["extra"]).items():
+        turns = next((v for v in out.values() if isinstance(v, list) and v and isinstance(v[0], dict)), [])
+        if key.endswith("[]") and len(turns) == len(value):  # what nobody knew of single messages
+            for turn, rest in zip(turns, value, strict=True):
+                turn |= {k: v for k, v in rest.items() if k not in turn}
+        else:
+            out.setdefault(key, value)
+    return out
+
+
+def _refusal(to: str, lost: list[tuple[str, str]]) -> str:
+    shown = [f"{row}: {to} cannot express {what}" for row, what in lost[:5]]
+    more = [f"… and {len(lost) - 5} more"] if len(lost) > 5 else []
+    return "\n".join(
+        [*shown, *more, "Choose another --to (messages expresses everything), or set these rows aside with --skip-bad."]
+    )
+
+
+def _book(rows: pl.DataFrame, name: str) -> pl.DataFrame:
+    placed = rows.filter(pl.col("index").is_not_null()).select("row", "index", shard=pl.lit(name))
+    return ledger.ledger(rows.select("row", "content_hash", "drop"), pl.DataFrame(schema=ledger.EDITS), placed)
+
+
+def default_output(inputs: Sequence[Source], to: str) -> Path:
+    """`data/NAME.TO.jsonl`. Raises QdataError when several inputs leave no single name."""
+    names = {Path(s.path).name.removesuffix("".join(Path(s.path).suffixes[-1:])) for s in inputs}
+    if len(names) != 1:
+        raise QdataError("several inputs: name the output with -o FILE.jsonl")
+    return Path("data") / f"{names.pop()}.{to}.jsonl"

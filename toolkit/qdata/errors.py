@@ -1,0 +1,19 @@
+"""The one kind of error a user is meant to see: what was seen, what was wanted, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class QdataError(Exception):
+    """Bad input, said in one message. The commands print it without a traceback and exit with code 2."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`" Did you mean 'alpaca'?"` when `word` is near one of `known`, else the list of what is known."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=2, cutoff=0.6)
+    if near:
+        return f" Did you mean {' or '.join(map(repr, near))}?"
+    return f" Known: {', '.join(names)}." if names else ""

@@ -1,0 +1,88 @@
+"""What an output was made of: inputs, steps, template, tokenizer, versions, counts. Enough to make it again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from qdata.part import Done, code_sha256, step_facts
+
+if TYPE_CHECKING:
+    from qdata.pipeline import Found, Plan
+
+LIBRARIES = ("qdata", "polars", "pyarrow", "jinja2", "tokenizers", "numpy", "orjson")
+
+
+def versions() -> dict[str, str]:
+    """The versions of the libraries that had a hand in it."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def inputs_of(inputs: Sequence[Found], done: Sequence[Done]) -> list[dict[str, Any]]:
+    """Each input file with its parts: bytes, hashes, dialect."""
+    listed = []
+    for found in inputs:
+        one = found.input
+        parts = [d.work.part for d in done if d.work.part.path == one.path]
+        listed.append(
+            {
+                "source": one.source,
+                "relative": one.relative,
+                "format": found.detection.format,
+                "map": dict(one.rename),
+                "sample": bool(found.samples),
+                "split": next((d.work.split for d in done if d.work.part.path == one.path), "train"),
+                "parts": [{"start": p.start, "stop": p.stop, "first": p.first, "sha256": p.sha256} for p in parts],
+            }
+        )
+    return listed
+
+
+def steps_of(done: Sequence[Done]) -> list[dict[str, Any]]:
+    """Each step with its settings and how many rows it edited; drops are counted in `rows`."""
+    if not done:
+        return []
+    edits = pl.concat([d.edits() for d in done])["step"].value_counts()
+    counts = dict(edits.iter_rows())
+    return [
+        {"step": name, "settings": settings, "edited": counts.get(name, 0)}
+        for name, settings in map(step_facts, done[0].work.steps)
+    ]
+
+
+def of_build(planned: Plan, done: Sequence[Done], sums: dict[str, Any], splits: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of shards."""
+    recipe, template = planned.recipe, planned.template
+    return {
+        "command": "render",
+        "fingerprint": planned.fingerprint,
+        "code_sha256": code_sha256(),
+        "versions": versions(),
+        "sample": any(found.samples for found in planned.inputs),
+        "inputs": inputs_of(planned.inputs, done),
+        "steps": steps_of(done),
+        "rows": sums,
+        "unfilled_placeholders": sum(d.unfilled_rows for d in done),
+        "unfilled": sorted({name for d in done for name in d.unfilled}),
+        "template": {
+            "name": template.name,
+            "sha256": template.sha256,
+            "default_system": template.default_system,
+            "stop": template.stop,
+        },
+        "tokenizer": {
+            "name": planned.tokenizer.name,
+            "from": planned.tokenizer.origin,
+            "sha256": done[0].work.tokenizer_sha256 if done else "",
+        },
+        "rendered": {"by_shape": sum(d.by_shape for d in done), "by_row": sum(d.by_row for d in done)},
+        "loss": recipe.loss,
+        "max_length": recipe.max_length,
+        "pack": recipe.pack,
+        "val": recipe.val,
+        "seed": recipe.seed,
+        "splits": splits,
+    }

@@ -1,0 +1,76 @@
+"""Where things lie on disk, and how an output appears: whole, by rename, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import platformdirs
+
+from qdata.errors import QdataError
+
+
+def cache_dir() -> Path:
+    """`QDATA_CACHE_DIR`, else the user's cache folder of the platform."""
+    return Path(os.environ.get("QDATA_CACHE_DIR") or platformdirs.user_cache_dir("qdata"))
+
+
+@contextmanager
+def whole(target: Path, *, replace: bool) -> Iterator[Path]:
+    """A path beside `target` to write a file or folder to; it becomes `target` when the block ends without an error.
+
+    With `replace` an existing target gives way at that moment; without it, QdataError is raised before any work.
+    """
+    if target.exists() and not replace:
+        raise QdataError(f"{target}: exists already. Choose another -o, or pass --overwrite to replace it.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        old = target.with_name(f".{target.name}.old-{os.getpid()}")
+        if target.is_dir():  # a folder cannot be renamed over another one
+            target.rename(old)
+        partial.rename(target)
+        remove(old)
+    finally:
+        remove(partial)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sweep(target: Path) -> None:
+    """Removes what a killed run left beside `target`; what a living process writes is not touched."""
+    for leftover in target.parent.glob(f".{target.name}.*-*"):
+        pid = leftover.name.rpartition("-")[2]
+        if leftover.name.startswith((f".{target.name}.partial-", f".{target.name}.old-")) and not _alive(pid):
+            if ".old-" in leftover.name and not target.exists():
+                leftover.rename(target)  # killed between the two renames: the old output is the whole one
+            else:
+                remove(leftover)
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

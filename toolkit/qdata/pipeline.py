@@ -1,0 +1,242 @@
+"""The story, read top to bottom: sources → parts → steps → render → tokenize → pack → shards.
+
+`build` makes shards, `convert` (convert.py) makes rows of another dialect; both start with the same plan of inputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from qdata import assemble, plugin, schema
+from qdata.engine import local
+from qdata.errors import QdataError
+from qdata.part import Done, Step, Work, process
+from qdata.paths import cache_dir, whole
+from qdata.recipe import DataRecipe, Source, structure
+from qdata.rows import catalog, detect, formats, provenance, source, steps
+from qdata.rows.steps.complete import Complete
+from qdata.rows.steps.placeholders import Placeholders
+from qdata.tokens import locate
+from qdata.tokens.template import Template
+
+
+@dataclass(frozen=True)
+class Found:
+    """An input file, and its dialect told by its rows."""
+
+    input: catalog.Input
+    detection: detect.Detection
+
+    @property
+    def samples(self) -> list[str]:
+        """The data sets of which this file is only the shipped sample, or was made from it."""
+        if self.input.sample:
+            return [self.input.source]
+        beside = provenance.manifest_beside(self.input.path)
+        return sorted({one["source"] for one in beside["inputs"] if one["sample"]}) if beside else []
+
+
+def find(sources: Sequence[Source], base: Path = Path()) -> list[Found]:
+    """Resolves sources to files and recognises their dialects. Raises QdataError when one cannot be.
+
+    A dialect that the user or the catalogue names is not believed either: the rows must speak it.
+    """
+    found = []
+    for one in catalog.resolve(sources, base):
+        if one.format:
+            plugin.find(formats, one.format)  # a misspelt name is refused before any work
+        head = source.peek(one.path, one.source, one.relative)
+        found.append(Found(one, detect.detect(head.rows, str(one.path), one.rename, head.bad, only=one.format)))
+    return found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides what the shards will be, before a row is processed."""
+
+    recipe: DataRecipe
+    inputs: list[Found]
+    works: list[Work]
+    template: Template
+    tokenizer: locate.Located
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal fingerprints mean equal shards."""
+        view = {f.name: getattr(self.recipe, f.name) for f in dataclasses.fields(self.recipe)}
+        for made_of_parts in (
+            "sources",
+            "validation",
+            "template",
+            "tokenizer",
+            "default_system",
+            "steps",
+            "placeholders",
+        ):
+            del view[made_of_parts]  # their content is in the keys of the parts
+        facts = [[(w.split, w.key) for w in self.works], view]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def plan(recipe: DataRecipe, base: Path = Path(), *, skip_bad: bool = False) -> Plan:
+    """Resolves everything a recipe names: files, dialects, steps, template, tokenizer. Hashes the inputs."""
+    from qdata.tokens.tokenize import Encoder
+
+    template = Template.load(_template_path(recipe.template, base)).with_default_system(recipe.default_system)
+    cache = cache_dir()
+    tokenizer = locate.locate(recipe.tokenizer, template, cache)
+    encoder = Encoder(tokenizer.directory)
+    if encoder.id_of(template.stop) is None:
+        raise QdataError(
+            f"tokenizer {tokenizer.name}: has no token {template.stop!r}, which ends every answer of template "
+            f"{template.name}; wanted a tokenizer that fits the template"
+        )
+    common = {"cache": cache, "template": template, "tokenizer": tokenizer.directory, "skip_bad": skip_bad}
+    inputs, works = _works(recipe, base, tokenizer_sha256=encoder.sha256, **common)
+    return Plan(recipe, inputs, works, template, tokenizer)
+
+
+def _template_path(name: str, base: Path) -> str:
+    return str(base / name) if name.endswith(".jinja") else name
+
+
+def _works(recipe: DataRecipe, base: Path, **common: Any) -> tuple[list[Found], list[Work]]:
+    all_steps = local_steps(recipe)
+    inputs: list[Found] = []
+    works: list[Work] = []
+    for split, sources in zip(schema.SPLITS, (recipe.sources, recipe.validation), strict=True):
+        for found in find(sources, base):
+            inputs.append(found)
+            one = found.input
+            works += [
+                Work(part, split, found.detection.format, one.rename, all_steps, **common)
+                for part in source.parts_of(one.path, one.source, one.relative)
+            ]
+    return inputs, works
+
+
+def local_steps(recipe: DataRecipe) -> tuple[Step, ...]:
+    """The recipe's steps, then the placeholders, then `complete`. Raises QdataError with all mistakes at once."""
+    made: list[Step] = []
+    mistakes: list[str] = []
+    for number, table in enumerate(recipe.steps):
+        address = f"data.steps[{number}]"
+        if "step" not in table:
+            mistakes.append(f"{address}.step: missing; wanted one of {', '.join(plugin.names(steps))}")
+            continue
+        try:
+            cls = plugin.find(steps, str(table["step"]))
+        except QdataError as error:
+            mistakes.append(f"{address}.step: {error}")
+            continue
+        settings = {k: v for k, v in table.items() if k != "step"}
+        if (step := structure(cls, settings, address, mistakes)) is not None:
+            made.append(step)
+    if mistakes:
+        raise QdataError("\n  ".join(["the steps cannot be made:", *mistakes]))
+    if recipe.placeholders:
+        made.append(Placeholders(recipe.placeholders))
+    return (*made, Complete())
+
+
+def build(
+    recipe: DataRecipe,
+    output: Path,
+    *,
+    base: Path = Path(),
+    replace: bool = False,
+    skip_bad: bool = False,
+    strict: bool = False,
+    workers: int = 1,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Makes the shards of a recipe in `output` and returns their manifest.
+
+    `base` is what relative source paths start from; `skip_bad` sets unreadable rows aside in the ledger instead of
+    refusing the file. The rest as in `run`.
+    """
+    planned = plan(recipe, base, skip_bad=skip_bad)
+    return run(planned, output, replace=replace, strict=strict, workers=workers, console=console)
+
+
+def run(
+    planned: Plan,
+    output: Path,
+    *,
+    replace: bool = False,
+    strict: bool = False,
+    workers: int = 1,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Carries a plan out. The folder appears whole or not at all.
+
+    `replace` lets an existing output give way; `strict` refuses samples. Raises QdataError for bad input.
+    """
+    with whole(output, replace=replace) as partial:
+        refuse_samples(planned.inputs, strict)
+        done = list(progress(local.run(process, planned.works, workers), len(planned.works), "tokenizing", console))
+        refuse_bad(done)
+        partial.mkdir()
+        return assemble.assemble(planned, done, partial)
+
+
+def current(recipe: DataRecipe, output: Path, *, base: Path = Path()) -> bool:
+    """Whether `output` holds the shards this recipe would make of its inputs as they are now."""
+    file = output / "manifest.json"
+    if not file.is_file():
+        return False
+    return bool(json.loads(file.read_text(encoding="utf-8")).get("fingerprint") == plan(recipe, base).fingerprint)
+
+
+def conversations(recipe: DataRecipe, *, base: Path = Path()) -> pl.DataFrame:
+    """The kept training rows of a recipe after all steps, in the CONVERSATION schema. Nothing is tokenised."""
+    _, works = _works(recipe, base, cache=cache_dir(), skip_bad=False)
+    done = [process(work) for work in works if work.split == "train"]
+    refuse_bad(done)
+    return pl.concat([d.conversations() for d in done], how="diagonal_relaxed").filter(pl.col("drop").is_null())
+
+
+def progress(results: Iterator[Done], total: int, what: str, console: Console | None) -> Iterable[Done]:
+    """Passes results on, with a bar that counts parts."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("parts"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console or Console(quiet=True), transient=True) as bar:
+        yield from bar.track(results, total=total, description=what)
+
+
+def refuse_bad(done: Sequence[Done]) -> None:
+    """Raises QdataError that names the first unreadable rows, when there are any."""
+    bad = [(d.work.part, b) for d in done for b in d.bad]
+    if not bad:
+        return
+    unit = {"jsonl": "line", "csv": "row", "tsv": "row"}
+    shown = [f"{p.label}, {unit.get(p.container, 'row')} {b.ordinal}: {b.reason}" for p, b in bad[:5]]
+    more = [f"… and {len(bad) - 5} more"] if len(bad) > 5 else []
+    count = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
+    what_to_do = f"Mend the {count}, or set them aside with --skip-bad: they are kept in the ledger with their reason."
+    raise QdataError("\n".join([*shown, *more, what_to_do]))
+
+
+def refuse_samples(inputs: Sequence[Found], strict: bool) -> None:
+    """Under `strict`, raises QdataError when some input is only the sample of its data set."""
+    samples = sorted({name for found in inputs for name in found.samples})
+    if strict and samples:
+        raise QdataError(
+            f"{', '.join(samples)}: only the sample is here, and --strict refuses samples. "
+            f"Get the data set: qdata fetch {samples[0]}"
+        )

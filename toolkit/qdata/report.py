@@ -1,0 +1,93 @@
+"""What a person is told at the end of a command. With `--json` the manifest is printed instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from qdata.pipeline import Found
+
+
+def notices(console: Console, inputs: Sequence[Found]) -> None:
+    """Which files are read, in which dialect, told by which row; and loudly where it is only a sample."""
+    from qdata.rows.detect import shorten
+
+    for found in inputs:
+        one = found.input
+        seen = found.detection
+        how = f"{seen.share:.0%} of the rows looked at"
+        console.print(f"[bold]{escape(str(one.path))}[/]: {seen.format} ({how})", highlight=False)
+        console.print(f"  {escape(shorten(seen.sample, 200))}", style="dim", highlight=False)
+    for name in sorted({name for found in inputs for name in found.samples}):
+        sample_notice(console, name)
+
+
+def sample_notice(console: Console, name: str) -> None:
+    """A sample is never mistaken for the data set."""
+    from qdata.rows import catalog
+
+    entry = catalog.entries().get(name)
+    get = f" Get it: qdata fetch {name}" if entry and entry.hub else ""
+    console.print(
+        f"[bold black on yellow] SAMPLE [/] {escape(name)}: these are the few rows that ship with qdata, "
+        f"not the data set.{get}",
+        highlight=False,
+    )
+
+
+def rows_line(rows: dict[str, Any]) -> str:
+    """`52,002 rows in: 51,974 kept (12 edited), 28 dropped (complete.empty_answer 28)`."""
+    dropped = sum(rows["dropped"].values())
+    edited = f" ({rows['edited']:,} edited)" if rows["edited"] else ""
+    reasons = ", ".join(f"{why} {count:,}" for why, count in rows["dropped"].items())
+    return f"{rows['in']:,} rows in: {rows['kept']:,} kept{edited}, {dropped:,} dropped" + (
+        f" ({reasons})" if reasons else ""
+    )
+
+
+def converted(console: Console, manifest: dict[str, Any], output: Path, sample: dict[str, Any] | None) -> None:
+    """The end of `qdata convert`."""
+    from qdata.rows.detect import shorten
+
+    if sample:
+        console.print(f"  → {escape(shorten(sample, 200))}", style="dim", highlight=False)
+    console.print(escape(rows_line(manifest["rows"])), highlight=False)
+    console.print(
+        f"[bold green]{escape(str(output))}[/]  ({manifest['to']}; ledger, manifest: {escape(output.name)}.qdata/)",
+        highlight=False,
+    )
+
+
+def built(console: Console, manifest: dict[str, Any], output: Path) -> None:
+    """The end of `qdata render`: rows, template, tokenizer, and a line per split."""
+    console.print(escape(rows_line(manifest["rows"])), highlight=False)
+    template, tokenizer = manifest["template"], manifest["tokenizer"]
+    console.print(
+        f"template {template['name']} ({template['sha256'][:8]}), default system "
+        f"{escape(repr(template['default_system']))}; tokenizer {escape(tokenizer['name'])} from {tokenizer['from']} "
+        f"({tokenizer['sha256'][:8]})",
+        highlight=False,
+    )
+    table = Table(box=None, header_style="bold")
+    for column in ("split", "conversations", "samples", "rows", "tokens", "trained", "longest", "fill"):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for name, facts in manifest["splits"].items():
+        share = facts["trained_tokens"] / facts["tokens"]
+        counts = (f"{facts[c]:,}" for c in ("conversations", "samples", "rows", "tokens"))
+        filled = f"{facts['fill']:.2%}" if facts["fill"] is not None else "–"
+        table.add_row(name, *counts, f"{facts['trained_tokens']:,} ({share:.0%})", f"{facts['longest']:,}", filled)
+    console.print(table)
+    if manifest["unfilled_placeholders"]:
+        console.print(
+            f"[bold black on yellow] UNFILLED [/] {manifest['unfilled_placeholders']:,} rows hold "
+            f"{escape(', '.join(manifest['unfilled']))}: trained like this, the model says it literally, and qtrain "
+            f"refuses it. Fill with --persona name=… author=…",
+            highlight=False,
+        )
+    console.print(f"[bold green]{escape(str(output))}[/]  (look: qdata show {escape(str(output))})", highlight=False)

@@ -1,0 +1,68 @@
+"""Which dialect a file speaks, told by its rows and never by its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from qdata import plugin
+from qdata.errors import QdataError
+from qdata.rows import formats
+from qdata.rows.source import Bad
+
+
+class Detection(NamedTuple):
+    """The dialect of a file, the share of the looked-at rows that speak it, and one of those rows."""
+
+    format: str
+    share: float
+    sample: dict[str, Any]
+
+
+def detect(
+    rows: Sequence[dict[str, Any]],
+    label: str,
+    rename: Mapping[str, str] | None = None,
+    bad: Sequence[Bad] = (),
+    only: str | None = None,
+) -> Detection:
+    """The one dialect that claims the most of `rows` (at least half of them); with `only`, whether that one does.
+
+    Raises QdataError when none does, or when several claim equally many: nothing is guessed.
+    """
+    if not rows:
+        first = f" Line {bad[0].ordinal}: {bad[0].reason}." if bad else ""
+        raise QdataError(f"{label}: no rows in it.{first}")
+    theirs = {file: ours for ours, file in (rename or {}).items()}
+    renamed = [{theirs.get(k, k): v for k, v in row.items()} for row in rows]
+    claims = {
+        name: [plugin.find(formats, name).claims(row) for row in renamed]
+        for name in ([only] if only else plugin.names(formats))
+    }
+    counts = {name: sum(claimed) for name, claimed in claims.items()}
+    best = max(counts.values())
+    found = [name for name, count in counts.items() if count == best]
+    if best * 2 < len(rows):
+        wrong = f"rows that are not {only}" if only else "rows of an unknown dialect"
+        raise QdataError(f"{label}: {wrong}. {_unknown(rows[0])}")
+    if len(found) > 1:
+        raise QdataError(f"{label}: the rows fit {' and '.join(found)} alike; say which with --from {found[0]}")
+    return Detection(found[0], best / len(rows), rows[claims[found[0]].index(True)])
+
+
+def _unknown(row: dict[str, Any]) -> str:
+    known = "; ".join(
+        f"{name} has {', '.join(k for k in plugin.find(formats, name).sample[0])}" for name in plugin.names(formats)
+    )
+    return (
+        f"The first has the keys {', '.join(row)}: {shorten(row)}\n"
+        f"  Known dialects: {known}.\n"
+        f"  Name the columns with --map, for example --map prompt={next(iter(row), 'question')},response=…"
+    )
+
+
+def shorten(row: Any, width: int = 160) -> str:
+    """A row as one line of JSON, cut to `width` characters."""
+    text = json.dumps(row, ensure_ascii=False)
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,79 @@
+"""Stanford Alpaca's `instruction, input, output`, with LLaMA-Factory's `system` and `history`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import polars as pl
+
+from qdata.rows.formats._turns import NO_TURNS, beyond_alternating, exchange, split_system, system_turn
+from qdata.schema import message
+
+
+class Alpaca:
+    """`input` is appended to `instruction` on a new line when it is not empty; `history` holds earlier pairs.
+
+    `system: ""` and `history: []` mean none. Reading joins instruction and input, so writing puts the whole question
+    into `instruction`: the conversation is the same.
+    """
+
+    columns: ClassVar = {
+        "instruction": pl.String,
+        "input": pl.String,
+        "output": pl.String,
+        "system": pl.String,
+        "history": pl.List(pl.List(pl.String)),
+    }
+    sample: ClassVar = [
+        {
+            "instruction": "把下面的句子译成英文。",
+            "input": "你好，世界",
+            "output": "Hello, world",
+            "system": "",
+            "history": [],
+        },
+        {
+            "instruction": "再短一点",
+            "input": "",
+            "output": "好。",
+            "system": "你是一位编辑。",
+            "history": [["请概括这篇文章。", "文章讲了三件事。"]],
+        },
+    ]
+
+    @staticmethod
+    def claims(row: dict[str, Any]) -> bool:
+        """`instruction` and `output`, and no second answer (that would be a preference pair)."""
+        return {"instruction", "output"} <= row.keys() and not {"chosen", "rejected"} & row.keys()
+
+    @staticmethod
+    def read(frame: pl.LazyFrame) -> pl.LazyFrame:
+        """System, then history, then the question and its answer."""
+        given, earlier = pl.col("input"), pl.element().list
+        on_new_line = pl.when(given.is_null() | (given == "")).then(pl.lit("")).otherwise("\n" + given)
+        pair = exchange(earlier.get(0, null_on_oob=True), earlier.get(1, null_on_oob=True))
+        turns = pl.concat_list(
+            system_turn("system"),
+            pl.coalesce(pl.col("history").list.eval(pair), NO_TURNS),
+            message("user", pl.concat_str(pl.col("instruction"), on_new_line)),
+            message("assistant", pl.col("output")),
+        )
+        return frame.with_columns(messages=turns).drop(Alpaca.columns)
+
+    @staticmethod
+    def write(conversation: dict[str, Any]) -> dict[str, Any]:
+        """All five columns in every row, as LLaMA-Factory's own files have them."""
+        system, turns = split_system(conversation["messages"])
+        *earlier, question, answer = [m["content"] for m in turns]
+        return {
+            "instruction": question,
+            "input": "",
+            "output": answer,
+            "system": system or "",
+            "history": [list(pair) for pair in zip(earlier[::2], earlier[1::2], strict=True)],
+        }
+
+    @staticmethod
+    def loses(conversation: dict[str, Any]) -> str | None:
+        """Tools, per-message fields, an empty system prompt, and turns that do not alternate."""
+        return beyond_alternating(conversation, "alpaca")

@@ -1,0 +1,77 @@
+"""OpenAI's `{"messages": [{"role", "content", …}], "tools": […]}`: the dialect that expresses everything we know."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+import polars as pl
+
+from qdata.schema import ROLES
+
+_FIELDS = {
+    "role": pl.String,
+    "content": pl.String,
+    "reasoning_content": pl.String,
+    "tool_calls": pl.String,
+    "name": pl.String,
+    "train": pl.Boolean,
+    "weight": pl.Float64,
+}
+
+
+class Messages:
+    """Roles system, user, assistant and tool; reasoning in `reasoning_content`; `tools` beside the messages."""
+
+    columns: ClassVar = {"messages": pl.List(pl.Struct(_FIELDS)), "tools": pl.String}
+    sample: ClassVar = [
+        {
+            "messages": [
+                {"role": "system", "content": "你是一位助手。"},
+                {"role": "user", "content": "一加一等于几？"},
+                {"role": "assistant", "content": "等于二。"},
+            ]
+        }
+    ]
+
+    @staticmethod
+    def claims(row: dict[str, Any]) -> bool:
+        """A list of messages with our four roles and plain text."""
+        messages = row.get("messages")
+        return (
+            isinstance(messages, list)
+            and bool(messages)
+            and all(
+                isinstance(m, dict) and m.get("role") in ROLES and isinstance(m.get("content"), str | None)
+                for m in messages
+            )
+            and "label" not in row
+        )
+
+    @staticmethod
+    def read(frame: pl.LazyFrame) -> pl.LazyFrame:
+        """As it stands; only `reasoning_content` changes its name."""
+        fields = [
+            pl.element().struct.field(name).alias("reasoning" if name == "reasoning_content" else name)
+            for name in _FIELDS
+        ]
+        return frame.with_columns(pl.col("messages").list.eval(pl.struct(fields)))
+
+    @staticmethod
+    def write(conversation: dict[str, Any]) -> dict[str, Any]:
+        """Null fields are left out; tool schemas and calls become JSON values again."""
+        messages = []
+        for m in conversation["messages"]:
+            out = {"role": m["role"], "content": m["content"], "reasoning_content": m["reasoning"]}
+            out |= {"tool_calls": json.loads(m["tool_calls"]) if m["tool_calls"] else None}
+            out |= {key: m[key] for key in ("name", "train", "weight")}
+            messages.append({k: v for k, v in out.items() if v is not None})
+        row: dict[str, Any] = {"messages": messages}
+        if conversation["tools"]:
+            row["tools"] = json.loads(conversation["tools"])
+        return row
+
+    @staticmethod
+    def loses(conversation: dict[str, Any]) -> str | None:
+        """Nothing that is a conversation."""
+        return None

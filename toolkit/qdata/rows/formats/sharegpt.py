@@ -1,0 +1,97 @@
+"""ShareGPT: `{"conversations": [{"from": "human", "value": …}, {"from": "gpt", …}], "system": …, "tools": …}`."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import polars as pl
+
+_ROLES = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "system": "system",
+    "function_call": "assistant",
+    "observation": "tool",
+    "tool": "tool",
+}
+_WRITTEN = {"user": "human", "assistant": "gpt", "system": "system", "tool": "observation"}
+
+
+class Sharegpt:
+    """All spellings of roles are read; human, gpt, system, function_call and observation are written."""
+
+    columns: ClassVar = {
+        "conversations": pl.List(pl.Struct({"from": pl.String, "value": pl.String})),
+        "system": pl.String,
+        "tools": pl.String,
+    }
+    sample: ClassVar = [
+        {"conversations": [{"from": "human", "value": "你好"}, {"from": "gpt", "value": "你好呀！"}]},
+    ]
+
+    @staticmethod
+    def claims(row: dict[str, Any]) -> bool:
+        """A list of from/value turns with known roles, and no preference columns beside it."""
+        turns = row.get("conversations")
+        return (
+            isinstance(turns, list)
+            and bool(turns)
+            and all(
+                isinstance(t, dict) and t.get("from") in _ROLES and isinstance(t.get("value"), str | None)
+                for t in turns
+            )
+            and not {"chosen", "rejected", "label"} & row.keys()
+        )
+
+    @staticmethod
+    def read(frame: pl.LazyFrame) -> pl.LazyFrame:
+        """A row-level `system` becomes the first message; a function_call becomes an assistant turn with tool_calls."""
+        role, value = pl.element().struct.field("from"), pl.element().struct.field("value")
+        call = role == "function_call"
+        turn = pl.struct(
+            role.replace(_ROLES).alias("role"),
+            pl.when(~call).then(value).alias("content"),
+            pl.when(call).then(_as_list(value)).alias("tool_calls"),
+        )
+        system = pl.struct(
+            pl.lit("system").alias("role"),
+            pl.col("system").alias("content"),
+            pl.lit(None, pl.String).alias("tool_calls"),
+        )
+        none = pl.col("system").is_null() | (pl.col("system") == "")
+        turns = pl.col("conversations").list.eval(turn)
+        first = pl.when(none).then(pl.lit([], pl.List(pl.Struct(_TURN)))).otherwise(pl.concat_list(system))
+        tools = pl.when(pl.col("tools") != "").then(pl.col("tools"))
+        return frame.with_columns(messages=pl.concat_list(first, turns), tools=tools).drop("conversations", "system")
+
+    @staticmethod
+    def write(conversation: dict[str, Any]) -> dict[str, Any]:
+        """System messages as turns; tools as JSON text, as LLaMA-Factory reads them."""
+        turns = [
+            {"from": "function_call", "value": m["tool_calls"]}
+            if m["tool_calls"]
+            else {"from": _WRITTEN[m["role"]], "value": m["content"]}
+            for m in conversation["messages"]
+        ]
+        return {"conversations": turns} | ({"tools": conversation["tools"]} if conversation["tools"] else {})
+
+    @staticmethod
+    def loses(conversation: dict[str, Any]) -> str | None:
+        """Reasoning, names, training flags, and text beside a tool call."""
+        messages = conversation["messages"]
+        if any(m[k] is not None for m in messages for k in ("reasoning", "name", "train", "weight")):
+            return "reasoning, names or training flags of messages"
+        return "the text beside a tool call" if any(m["tool_calls"] and m["content"] for m in messages) else None
+
+
+_TURN = {"role": pl.String, "content": pl.String, "tool_calls": pl.String}
+
+
+def _as_list(call: pl.Expr) -> pl.Expr:
+    """One call is written as an object, several as a list; we always hold a list."""
+    return pl.when(call.str.starts_with("[")).then(call).otherwise(pl.concat_str(pl.lit("["), call, pl.lit("]")))

@@ -1,0 +1,77 @@
+"""What became of each row: one line per input row, and the sums that must close."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from qdata.schema import LEDGER
+
+EDITS = pl.Schema({"row": pl.String, "step": pl.String, "before": pl.String, "after": pl.String})
+
+
+def edits_between(before: pl.DataFrame, after: pl.DataFrame, step: str) -> pl.DataFrame:
+    """The rows whose content a step changed (EDITS). Both frames hold `row`, `hash` and `text`, in the same order."""
+    changed = before["hash"] != after["hash"]
+    return pl.DataFrame(
+        {
+            "row": after["row"].filter(changed),
+            "step": pl.repeat(step, int(changed.sum()), eager=True, dtype=pl.String),
+            "before": before["text"].filter(changed),
+            "after": after["text"].filter(changed),
+        },
+        schema=EDITS,
+    )
+
+
+def ledger(rows: pl.DataFrame, edits: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
+    """The ledger (LEDGER), in the order of `rows`.
+
+    `rows`: row, content_hash, drop (null = kept). `edits`: EDITS. `places`: row, shard, index; the first place counts
+    where a conversation became several samples.
+    """
+    edited = edits.group_by("row", maintain_order=True).agg(
+        edit=pl.col("step").str.join(","), before=pl.col("before").first(), after=pl.col("after").last()
+    )
+    first = places.unique("row", keep="first", maintain_order=True)
+    joined = rows.join(edited, on="row", how="left", maintain_order="left").join(
+        first, on="row", how="left", maintain_order="left"
+    )
+    dropped, changed = pl.col("drop").is_not_null(), pl.col("edit").is_not_null()
+    reason = pl.col("drop").str.splitn(".", 2).struct
+    return joined.select(
+        "row",
+        "content_hash",
+        action=pl.when(dropped).then(pl.lit("dropped")).when(changed).then(pl.lit("edited")).otherwise(pl.lit("kept")),
+        step=pl.when(dropped).then(reason.field("field_0")).otherwise(pl.col("edit")),
+        reason=pl.when(dropped).then(reason.field("field_1")),
+        before="before",
+        after="after",
+        shard="shard",
+        index=pl.col("index").cast(pl.Int64),
+    ).match_to_schema(LEDGER)
+
+
+def sums(book: pl.DataFrame) -> dict[str, Any]:
+    """Rows in, kept (of which edited), dropped with counted reasons.
+
+    Raises AssertionError when a row occurs twice or a sum does not close: that is our mistake, never the user's.
+    """
+    actions = dict(book["action"].value_counts().iter_rows())
+    kept, edited, dropped = (int(actions.get(a, 0)) for a in ("kept", "edited", "dropped"))
+    reasons = (
+        book.filter(pl.col("action") == "dropped")
+        .group_by(pl.concat_str("step", "reason", separator=".").alias("why"))
+        .len()
+        .sort("len", "why", descending=[True, False])
+    )
+    if kept + edited + dropped != book.height or book["row"].n_unique() != book.height:
+        raise AssertionError("the ledger does not close: a row is missing or occurs twice")
+    return {"in": book.height, "kept": kept + edited, "edited": edited, "dropped": dict(reasons.iter_rows())}
+
+
+def write(book: pl.DataFrame, path: Path) -> None:
+    """As Parquet."""
+    book.write_parquet(path, compression="zstd")

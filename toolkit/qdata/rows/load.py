@@ -1,0 +1,84 @@
+"""One part becomes CONVERSATION rows: container → dialect → the common shape, with row ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orjson
+import polars as pl
+
+from qdata import plugin, schema
+from qdata.rows import formats, source
+from qdata.rows.columns import columns
+from qdata.rows.source import Bad, Part
+
+
+class Loaded(NamedTuple):
+    """The rows of a part in the CONVERSATION schema (without content_hash), and those that cannot be one."""
+
+    frame: pl.DataFrame
+    bad: list[Bad]
+
+
+def load(part: Part, dialect: str, rename: Mapping[str, str] | None = None) -> Loaded:
+    """Reads a part. Order is kept; every row of the part is either in the frame or in `bad`."""
+    form = plugin.find(formats, dialect)
+    rows = source.read(part)
+    raw, misfits = columns(rows, {**form.columns, "score": pl.Float64}, rename)
+    frame = form.read(raw.lazy()).with_columns(
+        row=pl.lit(f"{part.source}/{part.relative}#") + pl.col("ordinal").cast(pl.String),
+        source=pl.lit(part.source),
+        score=pl.when(pl.col("score").is_not_null()).then(pl.struct(given=pl.col("score"))),
+    )
+    shaped = schema.conform(frame).collect()
+    reasons = shaped.select(_fault().alias("fault"))["fault"]
+    if reasons.null_count() == len(reasons):
+        return Loaded(shaped, [*rows.bad, *misfits])
+    faulty = [(i, reason) for i, reason in enumerate(reasons) if reason is not None]
+    by_ordinal = dict(zip(rows.ordinals, rows.rows, strict=True))
+    ordinals = raw["ordinal"]
+    faults = [Bad(ordinals[i], reason, _text(by_ordinal[ordinals[i]])) for i, reason in faulty]
+    return Loaded(shaped.filter(reasons.is_null()), sorted([*rows.bad, *misfits, *faults]))
+
+
+def _text(row: dict[str, Any]) -> str:
+    return orjson.dumps(row).decode()
+
+
+def _fault() -> pl.Expr:
+    """What makes a row no conversation at all, in words, or null. Quality is for the steps to judge, not for us."""
+    field = pl.element().struct.field
+    role, content = field("role"), field("content")
+    said = content.is_not_null() | field("tool_calls").is_not_null()
+    messages = pl.col("messages")
+
+    def every(good: pl.Expr) -> pl.Expr:
+        return messages.list.eval(good.fill_null(False)).list.all()
+
+    return (
+        pl.when(messages.is_null() & pl.col("text").is_null())
+        .then(pl.lit("no messages"))
+        .when(messages.list.len() == 0)
+        .then(pl.lit("an empty list of messages"))
+        .when(~every(role.is_in(list(schema.ROLES))))
+        .then(pl.lit(f"a message whose role is not one of {', '.join(schema.ROLES)}"))
+        .when(~every((role != "assistant") | said))
+        .then(pl.lit("the answer is null or missing"))
+        .when(~every(content.is_not_null() | (role == "assistant")))
+        .then(pl.lit("a message without content"))
+    )
+
+
+def unreadable(part: Part, bad: list[Bad]) -> pl.DataFrame:
+    """Bad rows as dropped CONVERSATION rows, their raw text kept in `extra`."""
+    frame = pl.DataFrame(
+        {
+            "row": [f"{part.source}/{part.relative}#{b.ordinal}" for b in bad],
+            "source": [part.source] * len(bad),
+            "drop": [f"read.{b.reason}" for b in bad],
+            "extra": [_text({"raw": b.raw}) for b in bad],
+        },
+        schema={"row": pl.String, "source": pl.String, "drop": pl.String, "extra": pl.String},
+    )
+    return schema.conform(frame.lazy()).collect()

@@ -1,0 +1,63 @@
+"""Rows that `qdata convert` wrote keep the ids of the rows they came from.
+
+Beside an output FILE lies FILE.qdata/ with a manifest and a ledger. When FILE is read again, and is still the file
+that was written, its rows get back their first ids and sources: one row can be followed through any number of files.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from qdata.paths import file_sha256
+from qdata.rows.source import Part
+
+
+def sidecar(path: Path) -> Path:
+    """The folder that tells where the rows of `path` came from."""
+    return path.with_name(path.name + ".qdata")
+
+
+def manifest_beside(path: Path) -> dict[str, Any] | None:
+    """The manifest beside a file, or None where there is none or the file was edited since."""
+    file = sidecar(path) / "manifest.json"
+    if not file.is_file():
+        return None
+    manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return manifest if manifest["output"]["sha256"] == file_sha256(path) else None
+
+
+@functools.cache
+def _origins(path: Path, stamp: tuple[int, int]) -> pl.DataFrame | None:
+    """`ordinal`, `first_row` and `first_source` of a file's rows; `stamp` makes the cache notice a changed file."""
+    if manifest_beside(path) is None:
+        return None
+    book = pl.read_parquet(sidecar(path) / "ledger.parquet").filter(pl.col("action") != "dropped")
+    source = pl.col("row").str.split("/").list.first()  # a source's name holds no slash
+    return book.select(ordinal=pl.col("index") + 1, first_row="row", first_source=source)
+
+
+def _origins_of(path: Path) -> pl.DataFrame | None:
+    stat = path.stat()
+    return _origins(path, (stat.st_mtime_ns, stat.st_size))
+
+
+def key(path: Path) -> str | None:
+    """What a cache key must hold of this: another origin means other row ids."""
+    return None if _origins_of(path) is None else file_sha256(sidecar(path) / "ledger.parquet")
+
+
+def restore(frame: pl.DataFrame, part: Part) -> pl.DataFrame:
+    """`frame` with the first ids and sources of its rows, where the file says where they came from."""
+    origins = _origins_of(part.path)
+    if origins is None:
+        return frame
+    ordinal = pl.col("row").str.extract(r"#(\d+)$").cast(pl.Int64)
+    joined = frame.with_columns(ordinal=ordinal).join(origins, on="ordinal", how="left", maintain_order="left")
+    return joined.with_columns(row=pl.coalesce("first_row", "row"), source=pl.coalesce("first_source", "source")).drop(
+        "ordinal", "first_row", "first_source"
+    )

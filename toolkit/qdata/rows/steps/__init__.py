@@ -1,0 +1,6 @@
+"""Row-local steps: frozen dataclasses, `LazyFrame → LazyFrame` in the CONVERSATION schema.
+
+A step's fields are its TOML keys and its manifest entry. A filter never deletes: it writes `"step.reason"` into
+`drop` of rows that have none yet. A step that edits says so with `edits = True`; the ledger then keeps the text
+before and after. Law of every step: `f(a ++ b) == f(a) ++ f(b)`.
+"""

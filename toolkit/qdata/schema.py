@@ -1,0 +1,155 @@
+"""The Arrow schemas everything agrees on, and the two functions that keep rows true to them.
+
+CONVERSATION is the one shape rows have between reading and tokenizing; LEDGER says what became of each of them;
+TOKENS is what lies in the shards. Tool schemas and call arguments are JSON *text*: as Arrow structs they would be
+padded with the null keys of other rows, which then leak into prompts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+SPLITS = ("train", "validation")
+ROLES = ("system", "user", "assistant", "tool")
+
+MESSAGE: pl.Struct = pl.Struct(
+    {
+        "role": pl.String,
+        "content": pl.String,
+        "reasoning": pl.String,
+        "tool_calls": pl.String,  # JSON text: [{"name": …, "arguments": …}]
+        "name": pl.String,
+        "train": pl.Boolean,  # null = trained if it is an assistant turn
+        "weight": pl.Float64,  # null = 1
+    }
+)
+MESSAGES: pl.List = pl.List(MESSAGE)
+SCORE: pl.Struct = pl.Struct({"given": pl.Float64})  # `given` came with the data; scorers add fields beside it
+
+CONVERSATION = pl.Schema(
+    {
+        "row": pl.String(),  # source/relative path#ordinal; for line-based files the ordinal is the line number
+        "content_hash": pl.String(),
+        "source": pl.String(),
+        "messages": MESSAGES,
+        "tools": pl.String(),  # JSON text
+        "chosen": MESSAGES,
+        "rejected": MESSAGES,
+        "label": pl.Boolean(),
+        "text": pl.String(),
+        "score": SCORE,
+        "drop": pl.String(),  # null, or "step.reason"
+        "extra": pl.String(),  # JSON text of every column nobody understood
+    }
+)
+
+LEDGER = pl.Schema(
+    {
+        "row": pl.String,
+        "content_hash": pl.String,
+        "action": pl.String,  # kept | edited | dropped; every input row has exactly one line
+        "step": pl.String,
+        "reason": pl.String,
+        "before": pl.String,  # JSON text of the messages, for edited rows
+        "after": pl.String,
+        "shard": pl.String,  # file the row went to, relative to the output
+        "index": pl.Int64,  # its place in that file, from 0
+    }
+)
+
+TOKENS = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),
+        ("labels", pa.list_(pa.int32())),  # -100 = not trained; not shifted
+        ("seq_lengths", pa.list_(pa.int32())),  # tokens of each sequence packed into this row
+        ("rows", pa.list_(pa.string())),  # row id of each sequence
+        ("sources", pa.list_(pa.string())),
+    ]
+)
+
+_CONTENT = ("messages", "tools", "chosen", "rejected", "label", "text")
+
+
+def message(role: str, content: pl.Expr) -> pl.Expr:
+    """A struct expression with the two fields every message has; `conform` adds the rest."""
+    return pl.struct(pl.lit(role).alias("role"), content.cast(pl.String).alias("content"))
+
+
+def conform(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """`frame` with exactly the CONVERSATION columns: missing ones null, message fields filled up, order fixed."""
+    have = frame.collect_schema()
+    columns = []
+    for name, dtype in CONVERSATION.items():
+        if name not in have:
+            columns.append(pl.lit(None, dtype).alias(name))
+        elif dtype == MESSAGES and have[name] != MESSAGES:
+            columns.append(_full_messages(name, have[name]))
+        elif name == "score" and isinstance(have[name], pl.Struct):
+            columns.append(pl.col(name))  # scorers may have added fields
+        else:
+            columns.append(pl.col(name).cast(dtype))
+    return frame.select(columns)
+
+
+def _full_messages(name: str, dtype: pl.DataType) -> pl.Expr:
+    inner = dtype.inner if isinstance(dtype, pl.List) else None
+    have = {f.name for f in inner.fields} if isinstance(inner, pl.Struct) else set()
+    fields = [
+        pl.element().struct.field(f.name).cast(f.dtype) if f.name in have else pl.lit(None, f.dtype).alias(f.name)
+        for f in MESSAGE.fields
+    ]
+    return pl.col(name).list.eval(pl.struct(fields)).cast(MESSAGES)
+
+
+# What a JSON string may not hold literally, and how it is written instead (RFC 8259, shortest form).
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
+_ESCAPES |= {chr(c): f"\\u{c:04x}" for c in range(0x20) if chr(c) not in _ESCAPES}
+
+
+def _json_string(text: pl.Expr) -> pl.Expr:
+    escaped = text.str.replace_many(list(_ESCAPES), list(_ESCAPES.values()))
+    return pl.concat_str(pl.lit('"'), escaped, pl.lit('"'))
+
+
+def _json_object(fields: dict[str, pl.Expr]) -> pl.Expr:
+    """Null fields are left out, so that a new optional field changes no existing hash."""
+    pairs = [pl.concat_str(pl.lit(f'"{name}":'), value) for name, value in fields.items()]
+    return pl.concat_str(pl.lit("{"), pl.concat_str(pairs, separator=",", ignore_nulls=True), pl.lit("}"))
+
+
+def _json_value(value: pl.Expr, dtype: Any) -> pl.Expr:
+    return _json_string(value) if dtype == pl.String else value.cast(pl.String)
+
+
+def messages_json(column: str) -> pl.Expr:
+    """The messages of a column as canonical JSON text: fixed key order, no spaces, null fields left out."""
+    fields = {f.name: _json_value(pl.element().struct.field(f.name), f.dtype) for f in MESSAGE.fields}
+    inner = pl.col(column).list.eval(_json_object(fields)).list.join(",")
+    return pl.when(pl.col(column).is_not_null()).then(pl.concat_str(pl.lit("["), inner, pl.lit("]")))
+
+
+def canonical_json() -> pl.Expr:
+    """What a conversation says, as canonical JSON text: content only, no row id, score, source or extra."""
+    return _json_object(
+        {
+            name: messages_json(name)
+            if CONVERSATION[name] == MESSAGES
+            else _json_value(pl.col(name), CONVERSATION[name])
+            for name in _CONTENT
+        }
+    )
+
+
+def content_hashes(canonical: pl.Series) -> pl.Series:
+    """128-bit BLAKE2b of each canonical JSON text, as 32 hex digits; the same on every machine and version."""
+    digests = [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in canonical.to_list()]
+    return pl.Series("content_hash", digests, pl.String)
+
+
+def with_content_hash(frame: pl.DataFrame) -> pl.DataFrame:
+    """`frame` (CONVERSATION) with `content_hash` computed from the content."""
+    return frame.with_columns(content_hashes(frame.select(canonical_json().alias("c"))["c"]))

@@ -1,0 +1,105 @@
+"""Tokens of a shard row, told apart by whether they are trained: for the terminal, or as text with brackets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+from rich.text import Text
+
+from qdata.errors import QdataError
+from qdata.tokens import shards
+
+# Neighbouring tokens alternate between two shades, so that each can be seen.
+TRAINED = ("black on green3", "black on pale_green3")
+UNTRAINED = ("grey62", "grey78")
+
+
+class Token(NamedTuple):
+    """One or more ids that only together make text (a character may span several), and whether they are trained."""
+
+    ids: list[int]
+    text: str
+    trained: bool
+
+
+def row_of(directory: Path, split: str, wanted: str) -> tuple[int, dict[str, Any]]:
+    """A shard row by its number in the split, or by a row id that is packed into it, with that number.
+
+    Raises QdataError with the reason when there is no such row; a dropped one is named with its reason.
+    """
+    splits = shards.manifest_of(directory)["splits"]
+    if split not in splits:
+        raise QdataError(f"{directory}: no split {split!r}; it has {', '.join(splits)}")
+    seen = 0
+    number = int(wanted) if wanted.lstrip("-").isdigit() else None
+    if number is not None and number < 0:
+        number += splits[split]["rows"]
+    for batch in shards.read_split(directory, split):
+        if number is not None and seen <= number < seen + batch.num_rows:
+            return number, batch.slice(number - seen, 1).to_pylist()[0]
+        if number is None:
+            for at, ids in enumerate(batch["rows"].to_pylist()):
+                if wanted in ids:
+                    return seen + at, batch.slice(at, 1).to_pylist()[0]
+        seen += batch.num_rows
+    if number is not None:
+        raise QdataError(f"{directory}: no row {wanted} in {split}; it has {seen:,}, from 0 to {seen - 1:,}")
+    raise QdataError(f"{directory}: {_whereabouts(directory, wanted)}")
+
+
+def _whereabouts(directory: Path, row: str) -> str:
+    book = pl.scan_parquet(directory / "ledger.parquet")
+    line = book.filter(pl.col("row") == row).collect()
+    if not line.height:
+        some = book.head(1).collect()["row"].to_list()
+        return f"no row {row!r} in the ledger; row ids look like {some[0]!r}"
+    facts = line.row(0, named=True)
+    if facts["action"] == "dropped":
+        return f"row {row} was dropped: {facts['step']}.{facts['reason']}"
+    return f"row {row} is in {facts['shard']}, row {facts['index']}; pass --split {facts['shard'].split('/')[0]}"
+
+
+def tokens_of(row: dict[str, Any], directory: Path) -> Iterator[list[Token]]:
+    """The tokens of each sequence packed into a row, in order."""
+    from tokenizers import Tokenizer
+
+    decode = Tokenizer.from_file(str(directory / "tokenizer" / "tokenizer.json")).decode
+    start = 0
+    for length in row["seq_lengths"]:
+        ids, labels = (row[c][start : start + length] for c in ("input_ids", "labels"))
+        yield list(_tokens(ids, labels, decode))
+        start += length
+
+
+def _tokens(ids: list[int], labels: list[int], decode: Any) -> Iterator[Token]:
+    waiting: list[int] = []
+    for at, (one, label) in enumerate(zip(ids, labels, strict=True)):
+        waiting.append(one)
+        text = decode(waiting, skip_special_tokens=False)
+        last = at + 1 == len(ids) or (labels[at + 1] == shards.IGNORED) != (label == shards.IGNORED)
+        if "\ufffd" not in text or last or len(waiting) == 4:  # no character has more than four bytes
+            yield Token(waiting, text, label != shards.IGNORED)
+            waiting = []
+
+
+def painted(tokens: list[Token]) -> Text:
+    """Coloured text: trained tokens on green, the others grey; a newline is made visible."""
+    out = Text()
+    for number, token in enumerate(tokens):
+        style = (TRAINED if token.trained else UNTRAINED)[number % 2]
+        out.append(token.text.replace("\n", "⏎\n"), style)
+    return out
+
+
+def bracketed(tokens: list[Token]) -> str:
+    """The same without colours: trained stretches stand in ⟦ ⟧."""
+    out, inside = [], False
+    for token in tokens:
+        if token.trained != inside:
+            out.append("⟦" if token.trained else "⟧")
+            inside = token.trained
+        out.append(token.text)
+    return "".join(out) + ("⟧" if inside else "")

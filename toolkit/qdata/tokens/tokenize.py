@@ -1,0 +1,190 @@
+"""Pieces → token table: ids, where each piece ends, and which pieces are answers. Labels are a view over it.
+
+Each piece is tokenised by itself, as a server does: the prompt up to the generation point in one go, the answer after
+it. Where an earlier answer would have merged with its prompt in a server's history (it begins with a newline), the
+sample is cut in two, so that every trained answer follows exactly the ids its server would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from qdata.errors import QdataError
+from qdata.tokens.render import PIECES, UNTRAINED, Piece, split_at
+
+Ids = npt.NDArray[np.int32]
+Offsets = npt.NDArray[np.int64]
+
+BATCH = 16_384  # texts handed to the encoder at once; bounds the objects it holds
+
+TABLE = pa.schema(
+    [
+        ("index", pa.uint32()),  # of the conversation in its part
+        ("input_ids", pa.large_list(pa.int32())),
+        ("piece_ends", pa.list_(pa.int32())),  # token offset where each piece ends
+        ("turns", pa.list_(pa.int32())),  # of each piece: the message it answers with, or -1
+    ]
+)
+
+
+class Encoder:
+    """Text → ids with the Hugging Face `tokenizers` library, from a folder that holds `tokenizer.json`."""
+
+    def __init__(self, directory: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self.directory = directory
+        file = directory / "tokenizer.json"
+        if not file.is_file():
+            raise QdataError(f"{directory}: no tokenizer.json in it; wanted a folder saved by save_pretrained")
+        self._bytes = file.read_bytes()
+        try:
+            self._tokenizer = Tokenizer.from_buffer(self._bytes)
+        except Exception as error:  # tokenizers raises plain Exception
+            raise QdataError(f"{file}: not a tokenizer ({error})") from None
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of tokenizer.json."""
+        return hashlib.sha256(self._bytes).hexdigest()
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token, or None when the vocabulary has no such token."""
+        return self._tokenizer.token_to_id(token)
+
+    def encode(self, texts: list[str]) -> tuple[Ids, Offsets]:
+        """The ids of all texts in one int32 array, and the len(texts) + 1 offsets of each text in it."""
+        flat: list[Ids] = []
+        lengths = np.zeros(len(texts) + 1, np.int64)
+        for start in range(0, len(texts), BATCH):
+            batch = self._tokenizer.encode_batch_fast(texts[start : start + BATCH], add_special_tokens=False)
+            ids = [np.array(encoding.ids, np.int32) for encoding in batch]
+            lengths[start + 1 : start + 1 + len(ids)] = [len(i) for i in ids]
+            flat += ids
+        return (np.concatenate(flat) if flat else np.zeros(0, np.int32)), np.cumsum(lengths)
+
+
+def tokenize(pieces: pl.DataFrame, encoder: Encoder) -> pa.Table:
+    """The token table (TABLE) of rendered pieces (PIECES): one row per sample, in order."""
+    pieces = _as_served(pieces, encoder)
+    ids, offsets = _encode_distinct(pieces["text"], encoder)
+    first = (pieces["piece"] == 0).to_numpy()
+    starts = np.flatnonzero(first)  # piece number at which each sample begins
+    counts = np.diff(np.append(starts, pieces.height))
+    token_starts = np.append(offsets[starts], offsets[-1])
+    ends = offsets[1:] - np.repeat(token_starts[:-1], counts)
+    piece_offsets = pa.array(np.append(starts, pieces.height).astype(np.int32))
+    return pa.table(
+        [
+            pa.array(pieces["index"].to_numpy()[starts], pa.uint32()),
+            pa.LargeListArray.from_arrays(pa.array(token_starts), pa.array(ids)),
+            pa.ListArray.from_arrays(piece_offsets, pa.array(ends.astype(np.int32))),
+            pa.ListArray.from_arrays(piece_offsets, pa.array(pieces["turn"].to_numpy())),
+        ],
+        schema=TABLE,
+    )
+
+
+def _encode_distinct(texts: pl.Series, encoder: Encoder) -> tuple[Ids, Offsets]:
+    """Like `encoder.encode`, but a text that occurs often (the newline after every stop token) is encoded once."""
+    distinct = texts.unique(maintain_order=True)
+    where = texts.to_frame("t").join(
+        distinct.to_frame("t").with_row_index("n"), on="t", how="left", maintain_order="left"
+    )
+    which = where["n"].to_numpy().astype(np.int64)
+    ids, offsets = encoder.encode(distinct.to_list())
+    lengths = np.diff(offsets)[which]
+    out = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    return ids[gather(offsets[which], out)], out
+
+
+def gather(starts: Offsets, offsets: Offsets) -> Offsets:
+    """Indices that copy the runs beginning at `starts` one behind the other, so that run i fills offsets[i:i+1]."""
+    lengths = np.diff(offsets)
+    return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+
+
+class _Joint(NamedTuple):
+    """An earlier answer whose first characters might merge with the prompt before it."""
+
+    at: int  # row in the pieces frame
+    prompt: str
+    answer: str
+
+
+def _as_served(pieces: pl.DataFrame, encoder: Encoder) -> pl.DataFrame:
+    """Cuts samples in two where a server's history would have other ids than the pieces one by one."""
+    joints = _doubtful_joints(pieces)
+    if not joints:
+        return pieces
+    whole, whole_at = encoder.encode([j.prompt + j.answer for j in joints])
+    prompts, prompts_at = encoder.encode([j.prompt for j in joints])
+    answers, answers_at = encoder.encode([j.answer for j in joints])
+    merged = [
+        joint.at
+        for n, joint in enumerate(joints)
+        if not np.array_equal(
+            whole[whole_at[n] : whole_at[n + 1]],
+            np.concatenate([prompts[prompts_at[n] : prompts_at[n + 1]], answers[answers_at[n] : answers_at[n + 1]]]),
+        )
+    ]
+    return _cut_samples(pieces, merged) if merged else pieces
+
+
+def _doubtful_joints(pieces: pl.DataFrame) -> list[_Joint]:
+    """Earlier answers that do not begin with a letter or digit after a newline.
+
+    Qwen's pre-tokeniser never joins a newline with a letter, a digit or an ideograph that follows it, and nothing
+    composes with a newline under NFC; all other beginnings are looked at.
+    """
+    answer = pl.col("turn") != UNTRAINED
+    later = answer.reverse().cum_sum().reverse().over("index", "sample") > 1
+    safe = pl.col("text").str.contains(r"^[\p{L}\p{N}]") & pl.col("text").shift(1).str.ends_with("\n")
+    # An answer without a prompt piece before it in its sample stands directly behind another answer's stop token.
+    behind = pl.col("turn").shift(1) == UNTRAINED
+    found = (
+        pieces.with_row_index("at")
+        .with_columns(prompt=pl.col("text").shift(1))
+        .filter(answer & later & behind & (pl.col("piece") > 0) & ~safe)
+    )
+    return [_Joint(*row) for row in found.select("at", "prompt", "text").iter_rows()]
+
+
+def _cut_samples(pieces: pl.DataFrame, answers: list[int]) -> pl.DataFrame:
+    affected = pieces[answers].select("index").unique()
+    marked = pieces.with_row_index("at")
+    rows: list[tuple[int, int, int, int, str]] = []
+    cut = set(answers)
+    for (index,), group in marked.join(affected, on="index", how="semi", maintain_order="left").group_by(
+        "index", maintain_order=True
+    ):
+        number = 0
+        for _, one in group.group_by("sample", maintain_order=True):
+            todo = [Piece(text, turn) for text, turn in one.select("text", "turn").iter_rows()]
+            cuts = [i for i, at in enumerate(one["at"]) if at in cut]
+            for sample in _split_all(todo, cuts):
+                rows += [(int(str(index)), number, p, piece.turn, piece.text) for p, piece in enumerate(sample)]
+                number += 1
+    rest = pieces.join(affected, on="index", how="anti", maintain_order="left")
+    new = pl.DataFrame(rows, schema=PIECES, orient="row")
+    return pl.concat([rest, new]).sort("index", "sample", "piece")
+
+
+def _split_all(sample: list[Piece], cuts: list[int]) -> list[list[Piece]]:
+    done, gone = [], 0
+    for cut in cuts:
+        head, rest = split_at(sample, cut - gone)
+        gone += len(sample) - len(rest)
+        done.append(head)
+        sample = rest
+    return [*done, sample]

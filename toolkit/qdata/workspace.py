@@ -1,0 +1,47 @@
+"""The folder `data/` under the current directory: what the last commands made, so that the next can go on from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from qdata.errors import QdataError
+from qdata.paths import whole
+
+FOLDER = Path("data")
+FILE = FOLDER / ".qdata.json"
+
+
+def last(kind: str) -> Path:
+    """The last output of a kind: `rows` (from convert) or `shards` (from render).
+
+    Raises QdataError when there is none, or it is gone.
+    """
+    found = _read().get(kind)
+    made_by = {"rows": "qdata convert", "shards": "qdata render"}[kind]
+    if found is None:
+        raise QdataError(
+            f"no input given, and no {kind} were made here yet ({FILE}). Name a path, or run `{made_by}` first."
+        )
+    if not Path(found).exists():
+        raise QdataError(f"no input given, and the last {kind} made here are gone: {found}. Name a path.")
+    return Path(found)
+
+
+def remember(kind: str, path: Path) -> None:
+    """Notes an output as the last of its kind."""
+    here = Path.cwd()
+    short = path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path.resolve()
+    notes = _read() | {kind: short.as_posix()}
+    with whole(FILE, replace=True) as partial:
+        partial.write_text(json.dumps(notes, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _read() -> dict[str, str]:
+    try:
+        notes: dict[str, str] = json.loads(FILE.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        raise QdataError(f"{FILE}: not readable; remove it") from None
+    return notes
