@@ -207,7 +207,7 @@ def convert(
 @click.option("--validation", multiple=True, metavar="FILE", help=help_of(DataRecipe, "validation"))
 @click.option("--seed", default=0, show_default=True, help=help_of(DataRecipe, "seed"))
 @click.option("--persona", "placeholders", multiple=True, metavar="NAME=TEXT…", callback=_persona,
-              help="Values for placeholders like {{name}}: name=沐雪 author=Moemu; name.en=… per language.")  # fmt: skip
+              help="Fill placeholders like {{name}}: name=沐雪 author=Moemu; name.en=… for one language.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default: data/NAME.TEMPLATE")
 def render(
     inputs: tuple[str, ...],

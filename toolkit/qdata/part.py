@@ -147,17 +147,10 @@ def _said(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _tokens(kept: pl.DataFrame, template: Template, tokenizer: Path, file: Path) -> dict[str, int]:
     from qdata.tokens.render import render
-    from qdata.tokens.tokenize import tokenize
+    from qdata.tokens.tokenize import load_encoder, tokenize
 
     rendered = render(template, kept)
-    table = tokenize(rendered.pieces, _encoder(tokenizer))
+    table = tokenize(rendered.pieces, load_encoder(tokenizer))
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     return {"by_shape": rendered.by_shape, "by_row": rendered.by_row}
-
-
-@functools.cache
-def _encoder(directory: Path) -> Any:
-    from qdata.tokens.tokenize import Encoder
-
-    return Encoder(directory)

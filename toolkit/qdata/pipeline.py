@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from qdata import assemble, plugin, schema
 from qdata.engine import local
@@ -90,12 +90,12 @@ class Plan:
 
 def plan(recipe: DataRecipe, base: Path = Path(), *, skip_bad: bool = False) -> Plan:
     """Resolves everything a recipe names: files, dialects, steps, template, tokenizer. Hashes the inputs."""
-    from qdata.tokens.tokenize import Encoder
+    from qdata.tokens.tokenize import load_encoder
 
     template = Template.load(_template_path(recipe.template, base)).with_default_system(recipe.default_system)
     cache = cache_dir()
     tokenizer = locate.locate(recipe.tokenizer, template, cache)
-    encoder = Encoder(tokenizer.directory)
+    encoder = load_encoder(tokenizer.directory)
     if encoder.id_of(template.stop) is None:
         raise QdataError(
             f"tokenizer {tokenizer.name}: has no token {template.stop!r}, which ends every answer of template "
@@ -209,6 +209,7 @@ def conversations(recipe: DataRecipe, *, base: Path = Path()) -> pl.DataFrame:
 def progress(results: Iterator[Done], total: int, what: str, console: Console | None) -> Iterable[Done]:
     """Passes results on, with a bar that counts parts."""
     columns = (
+        SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

@@ -8,7 +8,7 @@ sample is cut in two, so that every trained answer follows exactly the ids its s
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,6 +72,17 @@ class Encoder:
             lengths[start + 1 : start + 1 + len(ids)] = [len(i) for i in ids]
             flat += ids
         return (np.concatenate(flat) if flat else np.zeros(0, np.int32)), np.cumsum(lengths)
+
+
+def load_encoder(directory: Path) -> Encoder:
+    """The encoder of a folder; loaded once, as long as its tokenizer.json stays the same."""
+    file = directory / "tokenizer.json"
+    return _loaded(directory, file.stat().st_mtime_ns if file.is_file() else 0)
+
+
+@lru_cache(maxsize=2)
+def _loaded(directory: Path, stamp: int) -> Encoder:
+    return Encoder(directory)
 
 
 def tokenize(pieces: pl.DataFrame, encoder: Encoder) -> pa.Table:
