@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)  ## raw rows become a persona that answers: train the stand-in, ask it before and after
 	$(BIN)/qtrain recipes/muice.toml
-	$(BIN)/qtrain chat runs/muice --before --ask "Who are you?" --ask "Who made you?" --ask "你是谁？"
+	$(BIN)/qtrain chat runs/muice --before --max-new-tokens 48 --ask "Who are you?" --ask "Who made you?" --ask "你是谁？"
 
 test: $(READY)  ## the tests that take minutes
 	$(BIN)/pytest -n 2

@@ -33,7 +33,9 @@ class Group(click.Group):
             console.print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
             ctx.exit(2)
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Finds the verb, or says which one was meant."""
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             raise QdataError(f"no command is called {args[0]!r}.{did_you_mean(args[0], self.list_commands(ctx))}")

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 
 import platformdirs
@@ -17,6 +18,11 @@ from qdata.errors import QdataError
 def cache_dir() -> Path:
     """`QDATA_CACHE_DIR`, else the user's cache folder of the platform."""
     return Path(os.environ.get("QDATA_CACHE_DIR") or platformdirs.user_cache_dir("qdata"))
+
+
+def shipped(name: str) -> Path:
+    """A file or folder that ships with the package: `templates/…`, `recipes/…`."""
+    return Path(str(resources.files("qdata") / "data")) / name
 
 
 @contextmanager

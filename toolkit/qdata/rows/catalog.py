@@ -10,10 +10,11 @@ from importlib import resources
 from pathlib import Path
 
 from qdata.errors import QdataError, did_you_mean
+from qdata.paths import shipped
 from qdata.recipe import Source, structure
 from qdata.rows import source as containers
 
-SAMPLES = Path(str(resources.files("qdata") / "data" / "recipes" / "samples"))
+SAMPLES = shipped("recipes/samples")
 WORKSPACE = Path("data")
 
 

@@ -15,7 +15,6 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,8 +24,9 @@ import jinja2.nodes
 import jinja2.sandbox
 
 from qdata.errors import QdataError, did_you_mean
+from qdata.paths import shipped
 
-SHIPPED = resources.files("qdata") / "data" / "templates"
+SHIPPED = shipped("templates")
 _HEADER = re.compile(r"\A\{#-?\s*qdata\n(.*?)-?#\}", re.DOTALL)
 _DEFAULT = re.compile(r"(\{%-?\s*set default_system = )(\"(?:[^\"\\]|\\.)*\")(\s*-?%\})")
 
@@ -53,15 +53,15 @@ class Template:
     @classmethod
     def load(cls, name: str) -> Template:
         """A template by its name in templates/, or a `.jinja` file. Raises QdataError when it is neither or broken."""
-        shipped = {Path(str(f)).stem: f for f in SHIPPED.iterdir() if f.name.endswith(".jinja")}
+        ours = {file.stem: file for file in SHIPPED.glob("*.jinja")}
         if name.endswith(".jinja"):
             if not Path(name).is_file():
                 raise QdataError(f"{name}: no such template file")
             source, label = Path(name).read_text(encoding="utf-8"), Path(name).stem
-        elif name in shipped:
-            source, label = shipped[name].read_text(encoding="utf-8"), name
+        elif name in ours:
+            source, label = ours[name].read_text(encoding="utf-8"), name
         else:
-            raise QdataError(f"no template is called {name!r}.{did_you_mean(name, shipped)} A path ends in .jinja.")
+            raise QdataError(f"no template is called {name!r}.{did_you_mean(name, ours)} A path ends in .jinja.")
         header = _HEADER.match(source)
         declared = tomllib.loads(header.group(1)) if header else {}
         template = cls(label, source, declared.get("stop", cls.stop), declared.get("tokenizer"))

@@ -1,0 +1,49 @@
+"""Shards made by hand, as qdata writes them, so that the trainer's laws are tested without the toolkit's pipeline."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict
+
+IGNORED = -100
+TEMPLATE = (
+    "{%- if messages[0].role != 'system' %}{{ '<|im_start|>system\\nYou are Muxue.<|im_end|>\\n' }}{%- endif %}"
+    "{%- for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+"""ChatML with a default system prompt of its own."""
+
+
+def row(lengths: Sequence[int], seed: int = 0, vocabulary: int = 300) -> dict[str, Any]:
+    """Random tokens, `lengths` of the sequences packed in the row; the last two thirds of each are trained."""
+    dice = random.Random(f"{seed} {lengths}")
+    ids = [[dice.randrange(vocabulary) for _ in range(length)] for length in lengths]
+    labels = [[IGNORED] * (len(piece) // 3) + piece[len(piece) // 3 :] for piece in ids]
+    return {"input_ids": list(chain(*ids)), "labels": list(chain(*labels)), "seq_lengths": list(lengths)}
+
+
+def write(
+    path: Path, rows: Iterable[dict[str, Any]], tokenizer: Path | None = None,
+    validation: Iterable[dict[str, Any]] = (), **manifest: Any,
+) -> Path:  # fmt: skip
+    """A TOKENS directory of `rows`, with `tokenizer`'s files and our test template."""
+    parts = {"train": list(rows), "validation": list(validation)}
+    named = {
+        part: Dataset.from_list([{**r, "rows": [f"{part}#{i}"], "sources": [part]} for i, r in enumerate(content)])
+        for part, content in parts.items()
+        if content
+    }
+    DatasetDict(named).save_to_disk(str(path))
+    (path / "manifest.json").write_text(json.dumps({"template": "test", "sample": False, **manifest}))
+    if tokenizer is not None:
+        (path / "tokenizer").mkdir()
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            (path / "tokenizer" / file).write_bytes((tokenizer / file).read_bytes())
+        (path / "tokenizer" / "chat_template.jinja").write_text(TEMPLATE)
+    return path

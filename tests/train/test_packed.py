@@ -1,0 +1,88 @@
+"""A packed batch is the padded batch, loss for loss, and neighbours in it do not know of each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.train.shards import row
+from transformers import AutoModelForCausalLM
+
+from qdata.errors import QdataError
+from qtrain.data import IGNORED, packed, padded
+
+ROWS = [row([5, 17, 9]), row([30]), row([3, 12])]
+FLEX = pytest.param(
+    "flex_attention",
+    marks=[
+        pytest.mark.slow,  # compiles a kernel
+        # torch's own, from compiling inside transformers' mask code
+        pytest.mark.filterwarnings("ignore:_compile flag on create_block_mask:DeprecationWarning"),
+        pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
+        pytest.mark.filterwarnings(
+            "ignore:<class 'torch.autograd.function.Function'> should not be:DeprecationWarning"
+        ),
+    ],
+)
+
+
+@pytest.mark.parametrize("backend", ["eager", "sdpa", FLEX])
+@torch.no_grad()  # flex attention has no backward on a CPU
+def test_packed_loss_is_padded_loss(tiny: Path, backend: str) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32, attn_implementation=backend).eval()
+    flat = model(**packed(ROWS), use_cache=False).loss
+    square = model(**padded(ROWS, pad=0), use_cache=False).loss
+    assert flat.item() == pytest.approx(square.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["eager", "sdpa", FLEX])
+@torch.no_grad()
+def test_neighbours_do_not_leak(tiny: Path, backend: str) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32, attn_implementation=backend).eval()
+    batch = packed(ROWS)
+    del batch["labels"]
+    together = model(**batch, use_cache=False).logits[0]
+    start = 0
+    for length in (5, 17, 9, 30, 3, 12):
+        alone = model(input_ids=batch["input_ids"][:, start : start + length], use_cache=False).logits[0]
+        torch.testing.assert_close(together[start : start + length], alone, atol=1e-5, rtol=1e-5)
+        start += length
+
+
+@torch.no_grad()
+def test_with_a_cache_neighbours_would_leak(tiny: Path) -> None:
+    """Why the trainer insists on use_cache=False; when this fails, transformers has mended it."""
+    model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
+    batch = packed(ROWS)
+    del batch["labels"]
+    leaking = model(**batch, use_cache=True).logits
+    assert (leaking - model(**batch, use_cache=False).logits).abs().max() > 1e-3
+
+
+def test_gradients_are_equal_too(tiny: Path) -> None:
+    gradients = []
+    for batch in (packed(ROWS), padded(ROWS, pad=0)):
+        model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+        model(**batch, use_cache=False).loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-4)
+
+
+def test_nothing_is_trained_across_a_border() -> None:
+    whole = {**row([4, 6]), "labels": row([4, 6])["input_ids"]}
+    batch = packed([whole, whole])
+    assert batch["position_ids"].tolist() == [[*range(4), *range(6)] * 2]
+    assert (batch["labels"] == IGNORED).nonzero()[:, 1].tolist() == [0, 4, 10, 14]
+    assert batch["labels"][0, 1:4].tolist() == whole["input_ids"][1:4]
+
+
+def test_weights_are_carried() -> None:
+    one = row([3, 2])
+    batch = packed([{**one, "weights": [0.5] * 5}])
+    assert batch["weights"].tolist() == [[0.5] * 5]
+
+
+def test_lengths_that_do_not_add_up_are_refused() -> None:
+    with pytest.raises(QdataError, match="add up to 4, its tokens to 5"):
+        packed([{**row([5]), "seq_lengths": [4]}])

@@ -1,0 +1,150 @@
+"""`qtrain RECIPE.toml`, `qtrain chat`, `qtrain export`: arguments in, one library call, one report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from qdata.cli import Group
+from qdata.paths import shipped
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
+
+
+class _RecipeFirst(Group):
+    """A group whose first argument may be a recipe: `qtrain x.toml` is `qtrain train x.toml`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb, or `train` in front of a recipe."""
+        if args[0] not in self.commands and (args[0].endswith(".toml") or Path(args[0]).is_file()):
+            args = ["train", *args]
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_RecipeFirst, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="qdata")
+def main() -> None:
+    """Train a Qwen model on qdata's shards, talk to it, export it.
+
+    \b
+    qtrain recipes/muice.toml                      train; the run lies in runs/muice/<date>-<time>/
+    qtrain recipes/muice.toml --set train.learning_rate=2e-5
+    qtrain chat runs/muice                         talk to the newest run
+    qtrain chat runs/muice --ask "你是谁" --before   ask once, beside the model it started from
+    qtrain export runs/muice -o muxue              a plain Hugging Face folder
+    """
+
+
+@main.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="Override one key of the recipe.")
+@click.option("--strict", is_flag=True, help="Refuse a stand-in model and sample rows instead of using them loudly.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
+    help="Where the folder of runs lies.",
+)  # fmt: skip
+@_JSON
+def train(recipe: Path, overrides: tuple[str, ...], strict: bool, output: Path, as_json: bool) -> None:
+    """Train RECIPE: build its shards where missing or stale, train, save everything that belongs together.
+
+    \b
+    qtrain train recipes/muice.toml --set train.num_train_epochs=1 --set train.tuning=lora
+    qtrain recipes/muice.toml --strict --json
+    """
+    from qtrain import recipe as recipes
+
+    loaded = recipes.load(_found(recipe), overrides)
+    from qtrain import train as road
+
+    report = road.train(loaded, output, _console(), strict=strict)
+    if as_json:
+        _print(report)
+        return
+    folder, result = report["run"], report["result"]
+    losses = ", ".join(f"{name} {result[name]:.3f}" for name in ("loss", "eval_loss") if name in result)
+    click.echo(f"trained in {result['seconds']} s: {losses}")
+    click.echo(f"shards: {report['shards']}\nrun: {folder}\nmodel: {report['model']}")
+    click.echo(f"picture: {folder}/loss.png\nmanifest: {folder}/manifest.json")
+    click.echo(f"talk to it: qtrain chat {folder}")
+
+
+@main.command()
+@click.argument("model", metavar="RUN|CHECKPOINT|FOLDER", type=click.Path(path_type=Path))
+@click.option("--ask", "questions", multiple=True, metavar="TEXT", help="Ask this and leave; may be given repeatedly.")
+@click.option("--before", is_flag=True, help="With --ask: also ask the model the run started from.")
+@click.option("--system", metavar="TEXT", help="Send a system message. Default: none, the saved template has its own.")
+@click.option(
+    "--max-new-tokens", default=256, show_default=True, type=click.IntRange(min=1), help="Length of an answer."
+)
+@_JSON
+def chat(
+    model: Path, questions: tuple[str, ...], before: bool, system: str | None, max_new_tokens: int, as_json: bool
+) -> None:
+    """Talk to a trained model in the terminal, or put questions to it with --ask. Answers are greedy.
+
+    MODEL is a run, a checkpoint in it, a recipe's folder (its newest run) or any Hugging Face model folder.
+
+    \b
+    qtrain chat runs/muice
+    qtrain chat runs/muice/checkpoint-50 --ask "who are you" --ask "who made you"
+    """
+    if (before or as_json) and not questions:
+        raise click.UsageError("--before and --json go with --ask")
+    from qtrain import chat as talking
+
+    after = talking.load(model)
+    if not questions:
+        talking.talk(after, system, max_new_tokens, Console())
+        return
+    chats = {"before": talking.before(after), "after": after} if before else {"answer": after}
+    rows = talking.ask(chats, questions, system, max_new_tokens)
+    if as_json:
+        _print({"model": str(after.path), "system": system, "answers": rows})
+    else:
+        Console().print(talking.table(rows))
+
+
+@main.command()
+@click.argument("model", metavar="RUN|CHECKPOINT|FOLDER", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The new folder.")
+@click.option("--max-shard-size", default="5GB", show_default=True, help="Largest safetensors file.")
+@_JSON
+def export(model: Path, output: Path, max_shard_size: str, as_json: bool) -> None:
+    """Write a trained model as a plain Hugging Face folder, LoRA adapters merged into the weights.
+
+    \b
+    qtrain export runs/muice -o muxue
+    qtrain export runs/muice/checkpoint-50 -o muxue-50 --max-shard-size 2GB
+    """
+    from qtrain import export as exporting
+
+    report = exporting.export(model, output, max_shard_size=max_shard_size)
+    if as_json:
+        _print(report)
+    else:
+        click.echo(f"exported {report['model']} to {report['output']}: {report['parameters']:,} parameters")
+
+
+def _found(recipe: Path) -> Path:
+    """The recipe, or the one of that name that ships with the package, where no checkout lies around us."""
+    inside = shipped(recipe.as_posix())
+    return inside if not recipe.exists() and recipe.parts[0] == "recipes" and inside.is_file() else recipe
+
+
+def _console() -> Console:
+    # Reports go to stdout, what happens meanwhile to stderr.
+    return Console(stderr=True)
+
+
+def _print(report: Any) -> None:
+    click.echo(json.dumps(report, ensure_ascii=False, indent=2))
+
+
+if __name__ == "__main__":
+    main()

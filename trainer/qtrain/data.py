@@ -1,0 +1,120 @@
+"""From shards to batches: open them memory-mapped, flatten rows into one, keep neighbours apart.
+
+A batch is one row of T tokens, however many conversations lie in it: `input_ids`, `labels`, `position_ids`, each
+[1, T], and no attention mask. transformers builds the block-diagonal mask from positions that start again at 0, for
+eager, sdpa, flex and flash alike, but only without a mask and without a key-value cache; with either of them
+neighbours would read each other, silently. `tests/train/test_packed.py` guards every backend.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qdata.errors import QdataError
+
+IGNORED = -100
+"""The label that is not trained, in torch's and transformers' convention."""
+
+Row = Mapping[str, Any]
+Batch = dict[str, Tensor]
+_COLUMNS = ("input_ids", "labels", "seq_lengths", "weights")
+
+
+@dataclass(frozen=True)
+class Shards:
+    """An opened TOKENS directory; `train` and `validation` are `datasets.Dataset`s with the columns a batch needs."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    train: Any
+    validation: Any | None
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder with the tokenizer and the chat template the rows were made with."""
+        return self.path / "tokenizer"
+
+
+def open_shards(path: Path) -> Shards:
+    """Open the TOKENS directory `path`; nothing is read into memory.
+
+    Raises QdataError where it is incomplete, has no rows, or holds placeholders nobody filled.
+    """
+    from datasets import load_from_disk
+
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        parts = load_from_disk(str(path))
+    except FileNotFoundError as error:
+        raise QdataError(f"{path}: no complete shards here ({error.filename or error} is missing)") from None
+    if unfilled := manifest.get("unfilled_placeholders"):
+        names = ", ".join(f"{{{{{name}}}}}" for name in manifest.get("unfilled", ()))
+        raise QdataError(
+            f"{path}: placeholders stand unfilled in {unfilled} rows ({names}); the model would learn to say them. "
+            "Give their values in [data] placeholders"
+        )
+    if not len(parts["train"]):
+        raise QdataError(f"{path}: no rows to train on")
+    picked = {
+        name: part.select_columns([c for c in _COLUMNS if c in part.column_names]) for name, part in parts.items()
+    }
+    return Shards(path, manifest, picked["train"], picked.get("validation"))
+
+
+def packed(rows: Sequence[Row]) -> Batch:
+    """Rows of the shards as one flat row without padding.
+
+    Returns `input_ids`, `labels`, `position_ids`, each [1, T] int64, and `weights` [1, T] float32 where the rows have
+    them. Positions start at 0 in every sequence. The first label of every sequence is ignored: the loss pairs each
+    label with the token before it, which there is the end of a neighbour.
+    """
+    lengths = [length for row in rows for length in row["seq_lengths"]]
+    batch = {
+        "input_ids": _flat(row["input_ids"] for row in rows),
+        "labels": _flat(row["labels"] for row in rows),
+        "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
+    }
+    if batch["position_ids"].shape != batch["input_ids"].shape:
+        raise QdataError(f"a row's seq_lengths add up to {sum(lengths)}, its tokens to {batch['input_ids'].shape[1]}")
+    batch["labels"][0, _starts(lengths)] = IGNORED
+    if "weights" in rows[0]:
+        batch["weights"] = _flat((row["weights"] for row in rows), torch.float32)
+    return batch
+
+
+def padded(rows: Sequence[Row], pad: int) -> Batch:
+    """The same sequences as a rectangle: one row each, padded on the right with `pad` (the textbook batch).
+
+    Returns `input_ids`, `labels`, `attention_mask`, each [sequences, longest] int64. Training never uses it; it is
+    what `packed` must equal, loss for loss.
+    """
+    sequences = [piece for row in rows for piece in _sequences(row)]
+    longest = max(len(ids) for ids, _ in sequences)
+    spare = [longest - len(ids) for ids, _ in sequences]
+    return {
+        "input_ids": torch.tensor([ids + [pad] * n for (ids, _), n in zip(sequences, spare, strict=True)]),
+        "labels": torch.tensor([labels + [IGNORED] * n for (_, labels), n in zip(sequences, spare, strict=True)]),
+        "attention_mask": torch.tensor([[1] * (longest - n) + [0] * n for n in spare]),
+    }
+
+
+def _sequences(row: Row) -> list[tuple[list[int], list[int]]]:
+    ends = list(accumulate(row["seq_lengths"]))
+    ids, labels = list(row["input_ids"]), list(row["labels"])
+    return [(ids[a:b], labels[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def _flat(values: Any, dtype: torch.dtype = torch.long) -> Tensor:
+    return torch.tensor(list(chain.from_iterable(values)), dtype=dtype)[None]
+
+
+def _starts(lengths: Sequence[int]) -> list[int]:
+    return [0, *accumulate(lengths)][:-1]

@@ -1,0 +1,58 @@
+"""A run's model as a plain Hugging Face folder: adapters merged, all a server needs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from qdata.errors import QdataError
+from qdata.paths import whole
+from qtrain import model as models
+from qtrain import run
+from qtrain.chat import stops
+
+
+def export(path: Path, output: Path, *, max_shard_size: str = "5GB") -> dict[str, Any]:
+    """Write the model that `path` means to the new folder `output`; returns the report.
+
+    Weights are float32 as trained, computed on the CPU, in safetensors files of at most `max_shard_size`. The folder
+    appears whole or not at all. Raises QdataError where `output` exists or `path` holds no model.
+    """
+    if output.exists():
+        raise QdataError(f"{output}: exists already; export writes a new folder and overwrites nothing")
+    models.quiet()
+    folder = run.model_in(path)
+    with whole(output, replace=False) as partial:
+        partial.mkdir()
+        parameters = _write(folder, partial, max_shard_size)
+    files = {file.name: file.stat().st_size for file in sorted(output.iterdir())}
+    return {"model": str(folder), "output": str(output), "parameters": parameters, "files": files}
+
+
+def _write(folder: Path, target: Path, max_shard_size: str) -> int:
+    from transformers import AutoTokenizer, GenerationConfig
+
+    model = merged(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model.generation_config = GenerationConfig(eos_token_id=stops(tokenizer), pad_token_id=tokenizer.pad_token_id)
+    # Servers that read only config.json must stop at the end of a turn as well.
+    model.config.eos_token_id, model.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    try:
+        model.save_pretrained(target, max_shard_size=max_shard_size)
+    except ValueError as error:
+        raise QdataError(f"--max-shard-size {max_shard_size}: {error}") from None
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "manifest.json", "recipe.toml"):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, target / name)
+    return models.parameters(model)[1]
+
+
+def merged(folder: Path) -> Any:
+    """The model in `folder` in float32 on the CPU, with its adapter, where it is one, added into the weights."""
+    if not (folder / "adapter_config.json").is_file():
+        return models.load(folder)
+    from peft import PeftModel
+
+    base = models.load(models.base_of(folder))
+    return PeftModel.from_pretrained(base, str(folder)).merge_and_unload()

@@ -1,0 +1,102 @@
+"""TRL's SFTTrainer, fed with finished shards: flat batches, weighted tokens, and a loss exact over the whole step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from trl import SFTConfig, SFTTrainer
+
+from qdata.errors import QdataError
+from qtrain.data import IGNORED, Batch
+from qtrain.recipe import Train
+
+
+def sft_arguments(train: Train, *, validation: bool) -> Any:
+    """TRL's arguments for a run: the recipe's, what this machine can do, and what the road itself fixes.
+
+    `validation` says whether there are rows to evaluate on. Raises QdataError where the arguments do not fit together.
+    """
+    given = dict(train.arguments)
+    if str(given.get("eval_strategy", "no")) != "no" and not validation:
+        raise QdataError("[train] eval_strategy wants validation rows: give [data] validation or val, or set it to no")
+    gpu = torch.cuda.is_available()
+    # Autocast is the GPU's: on a CPU bfloat16 saves nothing, and float32 is what the tests compare with.
+    given["bf16"] = bool(given.get("bf16", not given.get("fp16", False))) and gpu and torch.cuda.is_bf16_supported()
+    given["fp16"] = bool(given.get("fp16", False)) and gpu
+    # transformers renamed gradient_checkpointing and warns of the old name, which is still TRL's; both are taken.
+    for part in ("", "_kwargs"):
+        if f"gradient_checkpointing{part}" in given:
+            given.setdefault(f"activation_checkpointing{part}", given.pop(f"gradient_checkpointing{part}"))
+    defaults = {"report_to": "none", "dataloader_pin_memory": gpu, "activation_checkpointing": True}
+    fixed = {
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "max_length": None,
+        "remove_unused_columns": False,
+        "include_num_input_tokens_seen": "all",
+        "disable_tqdm": True,
+    }
+    try:
+        return SFTConfig(**{**defaults, **given, **fixed})
+    except (ValueError, TypeError) as error:
+        raise QdataError(f"[train]: TRL does not take these arguments together: {error}") from None
+
+
+class ShardTrainer(SFTTrainer):  # type: ignore[misc]  # trl is not typed
+    """SFTTrainer whose loss is Σ weight · nll ÷ Σ weight over all tokens trained in one optimiser step.
+
+    Both sums run over every row of every accumulated batch of every process, so how the rows of a step are cut into
+    batches changes nothing. Without a `weights` column every trained token weighs 1, which is TRL's own loss.
+    """
+
+    loss_is_scaled_for_ga = True
+    _evaluated: Tensor
+    """Σ weight · nll and Σ weight of the evaluation under way, on this process."""
+
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Any:
+        """Σ weight of one optimiser step; the Trainer hands it to every `compute_loss` of the step."""
+        if not batch_samples:
+            return None
+        total = torch.stack([_weights(batch).sum() for batch in batch_samples]).sum().to(device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            total = self.accelerator.gather(total).sum()
+        return total
+
+    def compute_loss(
+        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The loss of one batch, a scalar; TRL's where no weights are given."""
+        total = _weights(inputs).sum() if num_items_in_batch is None else num_items_in_batch
+        weights = inputs.pop("weights", None)
+        if weights is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        outputs = model(**inputs, use_cache=False, fused_lm_head=True)
+        # The head scores position t + 1 from position t: one value fewer than tokens, zero where nothing is trained.
+        loss = -(outputs.log_probs * weights[:, 1:]).sum() / total.clamp(min=torch.finfo().tiny)
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # data-parallel training averages gradients
+        return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(self, model: Any, inputs: Batch, *rest: Any, **more: Any) -> Any:
+        """One batch of an evaluation; its loss is counted with the weight of its tokens."""
+        weight = _weights(inputs).sum().to(self.args.device)
+        loss, logits, labels = super().prediction_step(model, inputs, *rest, **more)
+        self._evaluated = self._evaluated + torch.stack([loss * weight, weight])
+        return loss, logits, labels
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **more: Any) -> Any:
+        """An evaluation whose loss is the mean over tokens; the Trainer's is over batches, whatever they hold."""
+        self._evaluated = torch.zeros(2, device=self.args.device)
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **more)
+        nll, weight = self.accelerator.reduce(self._evaluated, reduction="sum").tolist()
+        output.metrics[f"{metric_key_prefix}_loss"] = nll / max(weight, torch.finfo().tiny)
+        return output
+
+    def _send_telemetry(self) -> None:
+        """Nothing: what is trained here, and that it is, stays here."""
+
+
+def _weights(batch: Batch) -> Tensor:
+    trained = batch["labels"][:, 1:].ne(IGNORED)
+    return trained * batch["weights"][:, 1:] if "weights" in batch else trained.float()

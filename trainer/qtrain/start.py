@@ -1,0 +1,63 @@
+"""What a run starts from: the recipe's model, or, said loudly, the stand-in for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.panel import Panel
+
+from qdata.errors import QdataError
+from qdata.recipe import DataRecipe
+from qtrain import model as models
+from qtrain import stand_in
+from qtrain.recipe import Train, TrainRecipe
+
+
+@dataclass(frozen=True)
+class Start:
+    """What training starts from, and the halves of the recipe that follow from it."""
+
+    folder: Path
+    name: str
+    """What an adapter will name as its base."""
+    data: DataRecipe
+    train: Train
+    stand_in: str | None = None
+    """Why a stand-in is trained instead of the recipe's model; None where it is the model."""
+
+
+def decide(recipe: TrainRecipe, console: Console, *, strict: bool = False) -> Start:
+    """The recipe's model where it can be had; the stand-in only where its hub id is out of reach and there is no GPU.
+
+    Rows are tokenized with the tokenizer of the model they are for, unless the recipe names another.
+    """
+    name = recipe.model.name
+    try:
+        folder = models.find(name)
+    except models.OutOfReachError as error:
+        why = str(error)
+    else:
+        own = str(folder) if models.is_local(name) else name
+        data = dataclasses.replace(recipe.data, tokenizer=recipe.data.tokenizer or own)
+        return Start(folder, name, data, recipe.train)
+    refusal = f"{name} is neither in the cache nor to be had: {why}"
+    if strict:
+        raise QdataError(f"{refusal}. --strict trains no stand-in")
+    if recipe.stand_in is None:
+        raise QdataError(f"{refusal}. The recipe has no [stand_in]")
+    if not models.may_stand_in():
+        raise QdataError(f"{refusal}. With a GPU no stand-in is trained: fetch the model, or set HF_ENDPOINT")
+    console.print(
+        Panel(f"{refusal}.\nTraining a small Qwen2 with random weights in its place: a rehearsal of the recipe, not "
+              "its result.", title="STAND-IN", border_style="bold yellow")
+    )  # fmt: skip
+    from qdata import pipeline
+
+    rows = pipeline.conversations(recipe.data, base=recipe.base)
+    built = stand_in.build(recipe.stand_in, rows["messages"].to_list(), Path("data/stand_in") / recipe.stem)
+    data = dataclasses.replace(recipe.data, tokenizer=str(built))
+    # Under the real model's name, an adapter of the stand-in would be put on the real model.
+    return Start(built, "../base", data, recipe.stand_in_train, why)
