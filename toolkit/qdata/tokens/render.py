@@ -5,22 +5,25 @@ the model writes the answer up to the stop token. So for every trained turn the 
 prompt and with the turn: the text is cut where the prompt ends, and again after the stop token.
 
 `pieces` does this for one conversation. `render` does it for a frame: conversations of the same shape (roles, which
-texts are empty) are rendered once, on probes in place of their texts, and the texts are filled in by columns. A probe
-notices when the template looks at a text (strips, splits, compares it); such shapes, tools and reasoning go row by row.
+texts are empty) are rendered once, on probes in place of their texts, and the texts are filled in by columns. What the
+template asks of a text on the way (does it hold `</think>`?) is answered and noted; conversations where the answer would
+be another, tools and reasoning go row by row.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import polars as pl
 
-from qdata.errors import QdataError
+from qdata.tokens import thinking
+from qdata.tokens.probe import MARKS, Assumption, ObservedError, Probe, cut
 from qdata.tokens.template import Template
 
 UNTRAINED = -1
+WORTH_A_PLAN = 3  # conversations of one shape; fewer are rendered faster one by one
 
 PIECES = pl.Schema(
     {
@@ -52,45 +55,35 @@ class Rendered(NamedTuple):
 
 
 def pieces(
-    template: Template, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None
+    template: Template, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None, think: str = "none"
 ) -> list[Sample]:
-    """The training samples of one conversation.
+    """The training samples of one conversation (messages as `plain` makes them) under a thinking policy.
 
-    One sample, as long as every trained turn's serving prompt is a prefix of the whole text; a turn whose prompt
-    differs (earlier reasoning stripped) gets a sample of its own. Each answer is in exactly one sample.
-    Raises QdataError when the template makes it impossible to find an answer.
+    One sample, as long as every trained turn's serving prompt begins with all that stands before it; a turn whose
+    prompt differs (earlier reasoning is not shown again) begins a sample of its own. Each answer is in exactly one.
+    Raises QdataError when the template makes it impossible to train a turn as it is served.
     """
+    messages = [thinking.without(m) if think in thinking.REMOVES else m for m in messages]
     whole = template.render(messages, tools)
-    shared: Sample = []
-    alone: list[Sample] = []
-    done = 0
+    samples: list[Sample] = []
+    ends: list[str] = []  # the text of each sample so far
     for turn, message in enumerate(messages):
         if message["role"] != "assistant" or message.get("train") is False:
             continue
-        prompt = template.render(messages[:turn], tools, add_generation_prompt=True)
-        upto = template.render(messages[: turn + 1], tools)
-        answer = _answer(template, prompt, upto, turn)
-        if whole.startswith(prompt + answer):
-            shared += [Piece(whole[done : len(prompt)], UNTRAINED), Piece(answer, turn)]
-            done = len(prompt) + len(answer)
-        else:
-            alone.append([Piece(prompt, UNTRAINED), Piece(answer, turn)])
-    if shared or not alone:
-        shared.append(Piece(whole[done:], UNTRAINED))
-    return [[p for p in sample if p.text] for sample in (shared, *alone) if sample]
-
-
-def _answer(template: Template, prompt: str, upto: str, turn: int) -> str:
-    if not upto.startswith(prompt):
-        raise QdataError(
-            f"template {template.name}: message {turn} is written differently from how its serving prompt ends; "
-            f"the prompt ends {prompt[-40:]!r}, the turn has {upto[: len(prompt)][-40:]!r}. "
-            f"It cannot be trained as served."
-        )
-    end = upto.rfind(template.stop, len(prompt))
-    if end < 0:
-        raise QdataError(f"template {template.name}: no stop token {template.stop!r} after message {turn}")
-    return upto[len(prompt) : end + len(template.stop)]
+        prompt, answer = thinking.served(template, messages, tools, turn, think)
+        home = max((i for i, end in enumerate(ends) if prompt.startswith(end)), key=lambda i: len(ends[i]), default=-1)
+        if home < 0:
+            samples.append([])
+            ends.append("")
+        samples[home] += [Piece(prompt[len(ends[home]) :], UNTRAINED), Piece(answer, turn)]
+        ends[home] = prompt + answer
+    if not samples:
+        return [[Piece(whole, UNTRAINED)]] if whole else []
+    for sample, end in zip(samples, ends, strict=True):
+        if whole.startswith(end):  # what follows the last answer: a newline, or turns without an answer
+            sample.append(Piece(whole[len(end) :], UNTRAINED))
+            break
+    return [[p for p in sample if p.text] for sample in samples]
 
 
 def split_at(sample: Sample, answer: int) -> tuple[Sample, Sample]:
@@ -103,21 +96,25 @@ def split_at(sample: Sample, answer: int) -> tuple[Sample, Sample]:
     return sample[: answer + 1], [history, *sample[following:]]
 
 
-def render(template: Template, frame: pl.DataFrame) -> Rendered:
-    """The pieces of every conversation of a CONVERSATION frame."""
+def render(template: Template, frame: pl.DataFrame, think: str = "none") -> Rendered:
+    """The pieces of every conversation of a CONVERSATION frame, under a thinking policy."""
     indexed = frame.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("index"), "messages", "tools", _shape())
     done: list[pl.DataFrame] = []
     by_shape = 0
     slow: list[pl.DataFrame] = []
     for (shape,), group in indexed.group_by("shape", maintain_order=True):
-        plan = None if shape is None or not template.transparent else _plan(template, str(shape))
+        plan = None
+        if shape is not None and group.height >= WORTH_A_PLAN and template.transparent:
+            plan = _plan(template, str(shape), think)
         if plan is None:
             slow.append(group)
-        else:
-            done.append(_fill(plan, group))
-            by_shape += group.height
-    if slow:
-        done.append(_by_row(template, pl.concat(slow)))
+            continue
+        fits = group.select(plan.holds())["holds"]
+        done.append(_fill(plan, group.filter(fits)))
+        slow.append(group.filter(~fits))
+        by_shape += int(fits.sum())
+    if any(group.height for group in slow):
+        done.append(_by_row(template, pl.concat(slow), think))
     out = pl.concat(done).sort("index", "sample", "piece") if done else pl.DataFrame(schema=PIECES)
     return Rendered(out, by_shape, frame.height - by_shape)
 
@@ -141,88 +138,34 @@ _LETTERS = {"system": "s", "user": "u", "assistant": "a", "tool": "t"}
 _ROLES = {letter: role for role, letter in _LETTERS.items()}
 
 
-class _ObservedError(Exception):
-    """The template looked at a text instead of only writing it."""
-
-
-class _Probe(str):
-    """A text that may be written, concatenated and tested for being there; anything else is noticed."""
-
-    __slots__ = ()
-
-    def __add__(self, other: str) -> _Probe:
-        return _Probe(str.__str__(self) + str.__str__(other))
-
-    def __radd__(self, other: str) -> _Probe:
-        return _Probe(str.__str__(other) + str.__str__(self))
-
-    def __bool__(self) -> bool:
-        return True  # whether a text is empty is part of the shape
-
-    def __str__(self) -> str:
-        return self
-
-    def __getattribute__(self, name: str) -> Any:
-        if not name.startswith("__"):
-            raise _ObservedError(name)
-        return object.__getattribute__(self, name)
-
-
-def _observed(*_: Any, **__: Any) -> NoReturn:
-    raise _ObservedError
-
-
-_LOOKS = ("len", "contains", "iter", "getitem", "hash", "format", "mod", "rmod", "mul", "rmul")
-for _name in (*_LOOKS, "eq", "ne", "lt", "le", "gt", "ge"):
-    setattr(_Probe, f"__{_name}__", _observed)
-
-
-def _mark(index: int) -> str:
-    """Text that any transformation would change: white space at both ends, quotes, case, markup, another script."""
-    return f' \n\x02"<Aä你{index}&\x03\\ \t'
-
-
 class _Plan(NamedTuple):
-    """For each piece of a shape: its literals and message indices in alternation, and its place."""
+    """For each piece of a shape: its place, its literals and message indices in alternation; and what was assumed."""
 
     pieces: list[tuple[int, int, int, list[str | int]]]  # sample, piece, turn, parts
+    assumed: list[Assumption]
+
+    def holds(self) -> pl.Expr:
+        """Whether a conversation's texts are what the plan assumed of them."""
+        return pl.all_horizontal(pl.col("index").is_not_null(), *(a.holds() for a in self.assumed)).alias("holds")
 
 
-def _plan(template: Template, shape: str) -> _Plan | None:
+def _plan(template: Template, shape: str, think: str) -> _Plan | None:
     """How conversations of this shape are put together, or None when the text itself matters."""
-    messages = [
-        {"role": _ROLES[letter.lower()], "content": _Probe(_mark(i)) if letter.islower() else ""}
-        for i, letter in enumerate(shape)
-    ]
+    assumed: list[Assumption] = []
+    texts = {i: Probe.make(i, assumed) for i, letter in enumerate(shape) if letter.islower()}
+    messages = [{"role": _ROLES[letter.lower()], "content": texts.get(i, "")} for i, letter in enumerate(shape)]
     try:
-        samples = pieces(template, messages)
-    except _ObservedError:
+        samples = pieces(template, messages, None, think)
+    except ObservedError:
         return None
-    marks = {_mark(i): i for i, letter in enumerate(shape) if letter.islower()}
-    planned = []
+    planned, used = [], []
     for s, sample in enumerate(samples):
-        used: list[int] = []
         for p, piece in enumerate(sample):
-            parts = list(_cut(str.__str__(piece.text), marks))
-            used += [part for part in parts if isinstance(part, int)]
+            parts = list(cut(str.__str__(piece.text)))
             planned.append((s, p, piece.turn, parts))
-        if any("\x02" in part or "\x03" in part for *_, parts in planned for part in parts if isinstance(part, str)):
-            return None  # a probe was changed on its way
-        if len(used) != len(set(used)):
-            return None
-    return _Plan(planned)
-
-
-def _cut(text: str, marks: Mapping[str, int]) -> Iterator[str | int]:
-    while text:
-        at, mark = min(((text.find(m), m) for m in marks if m in text), default=(-1, ""))
-        if at < 0:
-            yield text
-            return
-        if at:
-            yield text[:at]
-        yield marks[mark]
-        text = text[at + len(mark) :]
+            used.append(parts)
+    changed = any(MARKS & set(part) for parts in used for part in parts if isinstance(part, str))
+    return None if changed else _Plan(planned, sorted(set(assumed)))
 
 
 def _fill(plan: _Plan, group: pl.DataFrame) -> pl.DataFrame:
@@ -240,10 +183,10 @@ def _fill(plan: _Plan, group: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(done) if done else pl.DataFrame(schema=PIECES)
 
 
-def _by_row(template: Template, group: pl.DataFrame) -> pl.DataFrame:
+def _by_row(template: Template, group: pl.DataFrame, think: str = "none") -> pl.DataFrame:
     columns: tuple[list[Any], ...] = ([], [], [], [], [])
     for index, messages, tools in group.select("index", "messages", "tools").iter_rows():
-        for s, sample in enumerate(pieces(template, plain(messages), json.loads(tools) if tools else None)):
+        for s, sample in enumerate(pieces(template, plain(messages), json.loads(tools) if tools else None, think)):
             for p, piece in enumerate(sample):
                 for column, value in zip(columns, (index, s, p, piece.turn, piece.text), strict=True):
                     column.append(value)

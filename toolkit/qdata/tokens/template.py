@@ -25,10 +25,10 @@ import jinja2.sandbox
 
 from qdata.errors import QdataError, did_you_mean
 from qdata.paths import shipped
+from qdata.tokens import default_system
 
 SHIPPED = shipped("templates")
 _HEADER = re.compile(r"\A\{#-?\s*qdata\n(.*?)-?#\}", re.DOTALL)
-_DEFAULT = re.compile(r"(\{%-?\s*set default_system = )(\"(?:[^\"\\]|\\.)*\")(\s*-?%\})")
 
 # What a template may do with a message's text without our seeing it; such a template is rendered row by row.
 _CAPTURES = (
@@ -65,11 +65,7 @@ class Template:
         header = _HEADER.match(source)
         declared = tomllib.loads(header.group(1)) if header else {}
         template = cls(label, source, declared.get("stop", cls.stop), declared.get("tokenizer"))
-        try:
-            template._compiled()
-        except jinja2.TemplateSyntaxError as error:
-            raise QdataError(f"{name}, line {error.lineno}: {error.message}") from None
-        return template
+        return _checked(template, name)
 
     @property
     def sha256(self) -> str:
@@ -78,26 +74,12 @@ class Template:
 
     @property
     def default_system(self) -> str | None:
-        """The system prompt the template supplies itself, where it says so in a variable."""
-        found = _DEFAULT.search(self.source)
-        return json.loads(found.group(2)) if found else None
+        """The system prompt the template supplies where a conversation has none; None where it supplies none."""
+        return default_system.supplied(self)
 
     def with_default_system(self, text: str | None) -> Template:
-        """The template with another default system prompt; None changes nothing.
-
-        Ours hold it in a variable. Before any other template a guard is put that adds the system message where
-        there is none, which equals sending it.
-        """
-        if text is None:
-            return self
-        literal = json.dumps(text, ensure_ascii=False)
-        if _DEFAULT.search(self.source):
-            return replace(self, source=_DEFAULT.sub(lambda m: m[1] + literal + m[3], self.source, count=1))
-        guard = (
-            "{%- if not messages or messages[0].role != 'system' %}"
-            "{%- set messages = [{'role': 'system', 'content': " + literal + "}] + messages %}{%- endif %}"
-        )
-        return replace(self, source=guard + self.source)
+        """The template with another default system prompt; None changes nothing, `"none"` takes it away."""
+        return self if text is None else replace(self, source=default_system.edit(self, text))
 
     def render(
         self,
@@ -105,11 +87,16 @@ class Template:
         tools: Sequence[Any] | None = None,
         *,
         add_generation_prompt: bool = False,
+        enable_thinking: bool | None = None,
     ) -> str:
-        """The text a server makes of these messages. Raises QdataError with the template's own complaint."""
+        """The text a server makes of these messages; `enable_thinking` None leaves it undefined, as a server does.
+
+        Raises QdataError with the template's own complaint.
+        """
+        switch = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
         try:
             return self._compiled().render(
-                messages=list(messages), tools=tools or None, add_generation_prompt=add_generation_prompt
+                messages=list(messages), tools=tools or None, add_generation_prompt=add_generation_prompt, **switch
             )
         except jinja2.TemplateError as error:
             raise QdataError(f"template {self.name}: {error}") from None
@@ -123,6 +110,44 @@ class Template:
         tree = _environment().parse(self.source)
         filters = {node.name for node in tree.find_all(jinja2.nodes.Filter)}
         return not any(True for _ in tree.find_all(_CAPTURES)) and filters <= _TRANSPARENT_FILTERS
+
+
+def of_tokenizer(directory: Path) -> Template:
+    """The template that lies with a tokenizer: `chat_template.jinja`, else `chat_template` in tokenizer_config.json.
+
+    Raises QdataError when there is none.
+    """
+    file, config = directory / "chat_template.jinja", directory / "tokenizer_config.json"
+    source = file.read_text(encoding="utf-8") if file.is_file() else None
+    if source is None and config.is_file():
+        source = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
+    if isinstance(source, list):  # several under names
+        source = next((one["template"] for one in source if one["name"] == "default"), None)
+    if not isinstance(source, str):
+        raise QdataError(f"{directory}: its tokenizer has no chat template; name one with --template")
+    return _checked(Template("tokenizer", source), str(directory))
+
+
+def _checked(template: Template, label: str) -> Template:
+    """The template if it compiles, with the stop token it writes where its header does not name one."""
+    try:
+        template._compiled()
+    except jinja2.TemplateSyntaxError as error:
+        raise QdataError(f"{label}, line {error.lineno}: {error.message}") from None
+    return template if _HEADER.match(template.source) else replace(template, stop=_stop_of(template))
+
+
+def _stop_of(template: Template) -> str:
+    """What stands behind an answer: the special-looking token after the text of an assistant message."""
+    said = "probe of the answer"
+    text = template.render([{"role": "user", "content": "probe"}, {"role": "assistant", "content": said}])
+    stop = re.match(r"\s*(<[^<>\s]+>)", text.rpartition(said)[2])
+    if not stop:
+        raise QdataError(
+            f"template {template.name}: no stop token such as <|im_end|> behind an answer, it ends "
+            f"{text.rpartition(said)[2][:40]!r}. What ends an answer must be trained; declare it in a header comment."
+        )
+    return stop.group(1)
 
 
 @functools.lru_cache(maxsize=16)

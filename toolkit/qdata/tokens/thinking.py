@@ -1,0 +1,75 @@
+"""Thinking policies: what stands between the prompt and the answer, each told by what it means when serving.
+
+| policy | a trained turn is | so serve with |
+|---|---|---|
+| `keep` | its reasoning and its answer; without reasoning: the answer behind an empty block that the prompt supplies | thinking on or off, the model can do what the data shows of each |
+| `strip` | the answer alone, directly behind the prompt of thinking on; reasoning in the data is removed | thinking on; the model answers at once |
+| `empty_masked` | the answer behind an empty block that the prompt supplies; reasoning is removed | thinking off |
+| `empty_trained` | an empty block and the answer, behind the prompt of thinking on; reasoning is removed | thinking on; the model writes the empty block itself |
+| `none` | whatever the template writes of the turn; reasoning is left to it | the template as it is |
+
+All are found by construction: the template is rendered as the prompt, and with the turn, and the difference is what is
+trained. What a template cannot express (a prompt that opens a think block cannot be followed by a bare answer) is
+refused with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qdata.errors import QdataError
+from qdata.tokens.template import Template
+
+POLICIES = ("keep", "strip", "empty_masked", "empty_trained", "none")
+REMOVES = ("strip", "empty_masked", "empty_trained")
+
+_INLINE = re.compile(r"\A(?:.*?<think>)?.*</think>\n*", re.DOTALL)
+
+
+def without(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An assistant message without its reasoning, whether beside its content or in front of it."""
+    if message["role"] != "assistant":
+        return message
+    bare = {k: v for k, v in message.items() if k != "reasoning_content"}
+    if "</think>" in bare["content"]:
+        bare["content"] = _INLINE.sub("", bare["content"], count=1)
+    return bare
+
+
+def thinks(message: Mapping[str, Any]) -> bool:
+    """Whether a message has reasoning that is more than white space."""
+    if message.get("reasoning_content"):
+        return bool(message["reasoning_content"].strip())
+    content = message["content"]
+    return "</think>" in content and bool(content.split("</think>")[0].replace("<think>", "").strip())
+
+
+def served(
+    template: Template, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None, turn: int, think: str
+) -> tuple[str, str]:
+    """The prompt a server builds for a turn under a policy, and the answer it is to be trained to give.
+
+    Raises QdataError when the template writes the turn differently from how that prompt ends.
+    """
+    mode: bool | None = None
+    if think == "keep":
+        mode = thinks(messages[turn])
+    elif think != "none":
+        mode = think != "empty_masked"
+    prompt = template.render(messages[:turn], tools, add_generation_prompt=True, enable_thinking=mode)
+    if think == "strip":
+        # As history the template writes a turn without reasoning bare: ask what it makes of one more question.
+        asked = template.render([*messages[: turn + 1], {"role": "user", "content": "?"}], tools)
+        said = asked.rpartition(template.stop)[0].rpartition(template.stop)[0] + template.stop
+    else:
+        said = template.render(messages[: turn + 1], tools)
+        said = said[: said.rfind(template.stop) + len(template.stop)]
+    if not said.startswith(prompt) or len(said) < len(prompt) + len(template.stop):
+        raise QdataError(
+            f"template {template.name}, think = {think}: message {turn} is written differently from how its serving "
+            f"prompt ends; the prompt ends {prompt[-40:]!r}, the turn reads {said[: len(prompt) + 20][-60:]!r}. "
+            f"It cannot be trained as served."
+        )
+    return prompt, said[len(prompt) :]
