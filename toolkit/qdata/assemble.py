@@ -20,7 +20,8 @@ from qdata.errors import QdataError
 from qdata.part import Done
 from qdata.recipe import DataRecipe
 from qdata.rows import ledger
-from qdata.tokens import locate, pack, shards
+from qdata.tokens import fit, locate, pack, shards
+from qdata.tokens.samples import Samples, samples_of
 
 if TYPE_CHECKING:
     from qdata.pipeline import Plan
@@ -36,12 +37,11 @@ def assemble(planned: Plan, done: Sequence[Done], folder: Path) -> dict[str, Any
     kept = rows.filter(pl.col("drop").is_null())
     per_part = [d.kept for d in done]
     bases = np.concatenate([[0], np.cumsum(per_part)])[:-1].tolist()
-    samples = shards.samples_of([d.tokens() for d in done], bases, recipe.loss)
-    fits = np.ones(len(samples.length), np.bool_)
-    if recipe.max_length:
-        fits = samples.length <= recipe.max_length
-    too_long = np.setdiff1d(samples.conversation[~fits], samples.conversation[fits])
-    samples = samples.take(np.flatnonzero(fits))
+    everything = samples_of([d.tokens() for d in done], bases, recipe.loss)
+    fitted = fit.fit(everything, recipe.max_length, recipe.too_long)
+    _refuse_long(kept, everything, recipe)
+    samples = fitted.samples
+    gone = _gone(kept.height, everything, samples)
     in_validation = _held_out(kept, recipe)
     row_ids, sources = (kept[c].to_arrow().cast(pa.string()) for c in ("row", "source"))
     splits: dict[str, Any] = {}
@@ -54,16 +54,43 @@ def assemble(planned: Plan, done: Sequence[Done], folder: Path) -> dict[str, Any
         written, where = shards.write_split(mine, bins, row_ids, sources, folder, split)
         places.append(where)
         splits[split] = _split_facts(mine, bins, written, recipe.pack)
-    book = _ledger(rows, kept, too_long, done, places)
+    book = _ledger(rows, kept, gone, done, places)
+    lengths = {"cut_answers": fitted.cut_answers, "lost_beyond": fit.lost(everything)}
     if "train" not in splits:
         reasons = ", ".join(f"{n} {why}" for why, n in ledger.sums(book)["dropped"].items()) or "all held out by val"
         raise QdataError(f"nothing is left to train: {reasons}")
     locate.save(planned.tokenizer, planned.template, folder / "tokenizer")
     shards.write_json(folder / "dataset_dict.json", {"splits": list(splits)})
     ledger.write(book, folder / "ledger.parquet")
-    facts = manifest.of_build(planned, done, ledger.sums(book), splits)
+    facts = manifest.of_build(planned, done, ledger.sums(book), splits, lengths)
     shards.write_json(folder / "manifest.json", facts)
     return facts
+
+
+def _gone(kept: int, before: Samples, after: Samples) -> pl.DataFrame:
+    """The conversations that no sample is left of (`conversation`), and why (`late`)."""
+    everyone = np.arange(kept)
+    untrained = np.setdiff1d(everyone, before.conversation)
+    too_long = np.setdiff1d(before.conversation, after.conversation)
+    reasons = ["loss.nothing_trained"] * len(untrained) + ["max_length.too_long"] * len(too_long)
+    return pl.DataFrame(
+        {"conversation": np.concatenate([untrained, too_long]), "late": reasons},
+        schema={"conversation": pl.Int64, "late": pl.String},
+    )
+
+
+def _refuse_long(kept: pl.DataFrame, samples: Samples, recipe: DataRecipe) -> None:
+    """Under `too_long = error`, raises QdataError that names the first rows that are too long."""
+    if recipe.max_length is None or recipe.too_long != "error":
+        return
+    long = np.flatnonzero(samples.length > recipe.max_length)
+    if len(long):
+        rows = kept["row"].gather(samples.conversation[long[:5]]).to_list()
+        shown = ", ".join(f"{row} ({n:,} tokens)" for row, n in zip(rows, samples.length[long[:5]], strict=True))
+        raise QdataError(
+            f"{len(long):,} samples are longer than {recipe.max_length:,} tokens: {shown}. "
+            f"Raise --max-length, or say what becomes of them with --too-long"
+        )
 
 
 def _narrow(done: Sequence[Done], file: Path) -> pl.DataFrame:
@@ -72,7 +99,8 @@ def _narrow(done: Sequence[Done], file: Path) -> pl.DataFrame:
     writer: pq.ParquetWriter | None = None
     for one in done:
         frame = one.conversations()
-        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        think = one.work.rendering.think if one.work.rendering else "none"
+        table = frame.with_columns(think=pl.lit(think)).to_arrow(compat_level=pl.CompatLevel.oldest())
         writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd", compression_level=1)
         writer.write_table(table.cast(writer.schema))
         narrow.append(frame.select("row", "content_hash", "source", "drop", split=pl.lit(one.work.split)))
@@ -113,9 +141,7 @@ def _bins(lengths: Any, recipe: DataRecipe) -> pack.Bins:
     return pack.Bins(drawn[bins.order], bins.offsets)
 
 
-def _split_facts(
-    samples: shards.Samples, bins: pack.Bins, written: list[shards.Shard], packed: int | None
-) -> dict[str, Any]:
+def _split_facts(samples: Samples, bins: pack.Bins, written: list[shards.Shard], packed: int | None) -> dict[str, Any]:
     lengths = samples.length
     return {
         "rows": len(bins),
@@ -124,22 +150,25 @@ def _split_facts(
         "tokens": int(lengths.sum()),
         "trained_tokens": int(samples.trained_length.sum()),
         "longest": int(lengths.max()),
+        "growth": round(float(lengths.sum() / _longest_per_conversation(samples).sum()), 4),
         "fill": round(pack.fill(lengths, bins, packed), 6) if packed else None,
         "shards": [s._asdict() for s in written],
     }
 
 
 def _ledger(
-    rows: pl.DataFrame, kept: pl.DataFrame, too_long: Any, done: Sequence[Done], places: list[pl.DataFrame]
+    rows: pl.DataFrame, kept: pl.DataFrame, gone: pl.DataFrame, done: Sequence[Done], places: list[pl.DataFrame]
 ) -> pl.DataFrame:
-    gone = kept[too_long].select("row", late=pl.lit("max_length.too_long"))
-    rows = rows.join(gone, on="row", how="left", maintain_order="left").with_columns(drop=pl.coalesce("drop", "late"))
-    where = (
-        pl.concat(places)
-        if places
-        else pl.DataFrame(schema={"conversation": pl.Int64, "index": pl.Int64, "shard": pl.String})
-    )
-    where = where.sort("conversation", maintain_order=True)
+    late = gone.select("late", row=kept["row"].gather(gone["conversation"]))
+    rows = rows.join(late, on="row", how="left", maintain_order="left").with_columns(drop=pl.coalesce("drop", "late"))
+    none = pl.DataFrame(schema={"conversation": pl.Int64, "index": pl.Int64, "shard": pl.String})
+    where = pl.concat(places or [none]).sort("conversation", maintain_order=True)
     placed = where.select("shard", "index", row=kept["row"].gather(where["conversation"]))
     edits = pl.concat([d.edits() for d in done])
     return ledger.ledger(rows.select("row", "content_hash", "drop"), edits, placed)
+
+
+def _longest_per_conversation(samples: Samples) -> Any:
+    """The longest sample of each conversation: what it would cost without expansion."""
+    starts = np.flatnonzero(np.diff(samples.conversation, prepend=-1))
+    return np.maximum.reduceat(samples.length, starts)

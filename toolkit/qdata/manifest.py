@@ -53,7 +53,9 @@ def steps_of(done: Sequence[Done]) -> list[dict[str, Any]]:
     ]
 
 
-def of_build(planned: Plan, done: Sequence[Done], sums: dict[str, Any], splits: dict[str, Any]) -> dict[str, Any]:
+def of_build(
+    planned: Plan, done: Sequence[Done], sums: dict[str, Any], splits: dict[str, Any], lengths: dict[str, Any]
+) -> dict[str, Any]:
     """The manifest of shards."""
     recipe, template = planned.recipe, planned.template
     return {
@@ -76,11 +78,17 @@ def of_build(planned: Plan, done: Sequence[Done], sums: dict[str, Any], splits: 
         "tokenizer": {
             "name": planned.tokenizer.name,
             "from": planned.tokenizer.origin,
-            "sha256": done[0].work.tokenizer_sha256 if done else "",
+            "sha256": done[0].work.rendering.tokenizer_sha256 if done and done[0].work.rendering else "",
         },
         "rendered": {"by_shape": sum(d.by_shape for d in done), "by_row": sum(d.by_row for d in done)},
+        "controls": sum(d.controls for d in done),
+        "specials": recipe.specials,
+        "think": recipe.think,
+        "expand": recipe.expand,
         "loss": recipe.loss,
         "max_length": recipe.max_length,
+        "too_long": recipe.too_long,
+        **lengths,
         "pack": recipe.pack,
         "val": recipe.val,
         "seed": recipe.seed,

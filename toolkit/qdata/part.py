@@ -18,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from qdata import schema
+from qdata.errors import QdataError
 from qdata.paths import whole
 from qdata.rows import ledger, load, provenance
 from qdata.rows.source import Bad, Part
@@ -37,6 +38,25 @@ def code_sha256() -> str:
 
 
 @dataclass(frozen=True)
+class Rendering:
+    """How conversations become tokens: everything between text and token table that changes the outcome."""
+
+    template: Template
+    tokenizer: Path
+    tokenizer_sha256: str
+    think: str = "keep"
+    expand: bool = True
+    specials: str = "text"
+    split_over: int | None = None  # conversations longer than this many tokens are cut into several
+
+    @property
+    def facts(self) -> list[Any]:
+        """For the cache key."""
+        rest = [self.tokenizer_sha256, self.think, self.expand, self.specials, self.split_over]
+        return [self.template.sha256, self.template.stop, *rest]
+
+
+@dataclass(frozen=True)
 class Work:
     """A part and everything that decides what becomes of it."""
 
@@ -47,9 +67,7 @@ class Work:
     steps: tuple[Step, ...]
     skip_bad: bool
     cache: Path
-    template: Template | None = None  # None: conversations only, nothing is rendered
-    tokenizer: Path | None = None
-    tokenizer_sha256: str = ""
+    rendering: Rendering | None = None  # None: conversations only
     code: str = field(default_factory=code_sha256)
 
     @property
@@ -60,7 +78,7 @@ class Work:
             [part.source, part.relative, part.container, part.first, part.sha256, provenance.key(part.path)],
             [self.dialect, dict(self.rename), self.skip_bad, self.code],
             [step_facts(step) for step in self.steps],
-            [self.template.sha256, self.template.stop, self.tokenizer_sha256] if self.template else None,
+            self.rendering.facts if self.rendering else None,
         ]
         return hashlib.sha256(json.dumps(facts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
@@ -76,6 +94,7 @@ class Done(NamedTuple):
     by_row: int
     unfilled: list[str]  # placeholders nobody filled, in kept rows
     unfilled_rows: int
+    controls: int  # kept rows that held control tokens as text
 
     def conversations(self) -> pl.DataFrame:
         """All rows of the part in the CONVERSATION schema; dropped ones have a reason in `drop`."""
@@ -104,7 +123,7 @@ def process(work: Work) -> Done:
         return Done(work, directory, [], **facts)
     loaded = load.load(work.part, work.dialect, work.rename)
     if loaded.bad and not work.skip_bad:
-        return Done(work, directory, loaded.bad, 0, 0, 0, [], 0)
+        return Done(work, directory, loaded.bad, 0, 0, 0, [], 0, 0)
     frame = pl.concat([loaded.frame, load.unreadable(work.part, loaded.bad)], how="diagonal_relaxed")
     frame, edits = _stepped(schema.with_content_hash(provenance.restore(frame, work.part)), work.steps)
     kept = frame.filter(pl.col("drop").is_null())
@@ -115,14 +134,15 @@ def process(work: Work) -> Done:
         "by_row": 0,
         "unfilled": sorted(set(open_ones["found"].explode().to_list())),
         "unfilled_rows": open_ones.height,
+        "controls": 0,
     }
     directory.parent.mkdir(parents=True, exist_ok=True)
     with whole(directory, replace=True) as partial:
         partial.mkdir()
         frame.write_parquet(partial / "conversations.parquet", compression="zstd", compression_level=1)
         edits.write_parquet(partial / "edits.parquet")
-        if work.template and work.tokenizer:
-            facts |= _tokens(kept, work.template, work.tokenizer, partial / "tokens.arrow")
+        if work.rendering:
+            facts |= _tokens(kept, work.rendering, partial / "tokens.arrow")
         (partial / "facts.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
     return Done(work, directory, [], **facts)
 
@@ -145,12 +165,24 @@ def _said(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select("row", hash="content_hash", text=schema.canonical_json())
 
 
-def _tokens(kept: pl.DataFrame, template: Template, tokenizer: Path, file: Path) -> dict[str, int]:
+def _tokens(kept: pl.DataFrame, how: Rendering, file: Path) -> dict[str, int]:
+    from qdata.tokens import injection, split
     from qdata.tokens.render import render
-    from qdata.tokens.tokenize import load_encoder, tokenize
+    from qdata.tokens.tokenize import load_encoder, tokenize, weights_of
 
-    rendered = render(template, kept)
-    table = tokenize(rendered.pieces, load_encoder(tokenizer))
+    encoder = load_encoder(how.tokenizer)
+    hidden, controls = (kept, 0) if how.specials == "keep" else injection.hide(kept, encoder.controls)
+    if controls and how.specials == "error":
+        row = str(kept.filter(hidden["messages"] != kept["messages"])["row"][0])
+        raise QdataError(
+            f"{controls} rows hold control tokens as text, the first is {row}; --specials error refuses them. "
+            f"`--specials text` trains them as the text they are"
+        )
+    rendered = render(how.template, hidden, how.think, how.expand)
+    table = tokenize(rendered.pieces, encoder, weights_of(hidden))
+    if how.split_over:
+        table = split.split_long(table, hidden, how.split_over, lambda part: tokenize(
+            render(how.template, part, how.think, how.expand).pieces, encoder, weights_of(part)))  # fmt: skip
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    return {"by_shape": rendered.by_shape, "by_row": rendered.by_row}
+    return {"by_shape": rendered.by_shape, "by_row": rendered.by_row, "controls": controls}

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from qdata import assemble, plugin, schema
 from qdata.engine import local
 from qdata.errors import QdataError
-from qdata.part import Done, Step, Work, process
+from qdata.part import Done, Rendering, Step, Work, process
 from qdata.paths import cache_dir, whole
 from qdata.recipe import DataRecipe, Source, structure
 from qdata.rows import catalog, detect, formats, provenance, source, steps
 from qdata.rows.steps.complete import Complete
 from qdata.rows.steps.placeholders import Placeholders
 from qdata.tokens import locate
-from qdata.tokens.template import Template
+from qdata.tokens.template import Template, of_tokenizer
 
 
 @dataclass(frozen=True)
@@ -92,25 +92,43 @@ def plan(recipe: DataRecipe, base: Path = Path(), *, skip_bad: bool = False) -> 
     """Resolves everything a recipe names: files, dialects, steps, template, tokenizer. Hashes the inputs."""
     from qdata.tokens.tokenize import load_encoder
 
-    template = Template.load(_template_path(recipe.template, base)).with_default_system(recipe.default_system)
     cache = cache_dir()
-    tokenizer = locate.locate(recipe.tokenizer, template, cache)
+    template, tokenizer = _template_and_tokenizer(recipe, base, cache)
     encoder = load_encoder(tokenizer.directory)
     if encoder.id_of(template.stop) is None:
         raise QdataError(
             f"tokenizer {tokenizer.name}: has no token {template.stop!r}, which ends every answer of template "
             f"{template.name}; wanted a tokenizer that fits the template"
         )
-    common = {"cache": cache, "template": template, "tokenizer": tokenizer.directory, "skip_bad": skip_bad}
-    inputs, works = _works(recipe, base, tokenizer_sha256=encoder.sha256, **common)
+    rendering = Rendering(
+        template,
+        tokenizer.directory,
+        encoder.sha256,
+        expand=recipe.expand,
+        specials=recipe.specials,
+        split_over=recipe.max_length if recipe.too_long == "split" else None,
+    )
+    inputs, works = _works(recipe, base, cache, skip_bad, rendering)
     return Plan(recipe, inputs, works, template, tokenizer)
 
 
-def _template_path(name: str, base: Path) -> str:
-    return str(base / name) if name.endswith(".jinja") else name
+def _template_and_tokenizer(recipe: DataRecipe, base: Path, cache: Path) -> tuple[Template, locate.Located]:
+    """Each may name the other: a template declares its tokenizer, and `tokenizer` stands for a tokenizer's template."""
+    if recipe.template == "tokenizer":
+        if recipe.tokenizer is None:
+            raise QdataError("template = tokenizer: name the tokenizer whose template is meant with --tokenizer DIR|ID")
+        tokenizer = locate.locate(recipe.tokenizer, None, cache)
+        template = of_tokenizer(tokenizer.directory)
+    else:
+        name = recipe.template
+        template = Template.load(str(base / name) if name.endswith(".jinja") else name)
+        tokenizer = locate.locate(recipe.tokenizer, template.tokenizer, cache, template.name)
+    return template.with_default_system(recipe.default_system), tokenizer
 
 
-def _works(recipe: DataRecipe, base: Path, **common: Any) -> tuple[list[Found], list[Work]]:
+def _works(
+    recipe: DataRecipe, base: Path, cache: Path, skip_bad: bool, rendering: Rendering | None
+) -> tuple[list[Found], list[Work]]:
     all_steps = local_steps(recipe)
     inputs: list[Found] = []
     works: list[Work] = []
@@ -118,8 +136,9 @@ def _works(recipe: DataRecipe, base: Path, **common: Any) -> tuple[list[Found], 
         for found in find(sources, base):
             inputs.append(found)
             one = found.input
+            how = replace(rendering, think=one.think or recipe.think) if rendering else None
             works += [
-                Work(part, split, found.detection.format, one.rename, all_steps, **common)
+                Work(part, split, found.detection.format, one.rename, all_steps, skip_bad, cache, how)
                 for part in source.parts_of(one.path, one.source, one.relative)
             ]
     return inputs, works
@@ -200,7 +219,7 @@ def current(recipe: DataRecipe, output: Path, *, base: Path = Path()) -> bool:
 
 def conversations(recipe: DataRecipe, *, base: Path = Path()) -> pl.DataFrame:
     """The kept training rows of a recipe after all steps, in the CONVERSATION schema. Nothing is tokenised."""
-    _, works = _works(recipe, base, cache=cache_dir(), skip_bad=False)
+    _, works = _works(recipe, base, cache_dir(), False, None)
     done = [process(work) for work in works if work.split == "train"]
     refuse_bad(done)
     return pl.concat([d.conversations() for d in done], how="diagonal_relaxed").filter(pl.col("drop").is_null())

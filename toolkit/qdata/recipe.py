@@ -23,6 +23,9 @@ from qdata.errors import QdataError, did_you_mean
 
 T = TypeVar("T")
 Loss = Literal["assistant", "last", "whole"]
+Think = Literal["keep", "strip", "empty_masked", "empty_trained", "none"]
+TooLong = Literal["drop", "truncate_turns", "truncate", "split", "error"]
+Specials = Literal["text", "keep", "error"]
 
 
 def option(default: Any, help: str) -> Any:
@@ -46,6 +49,7 @@ class Source:
     files: tuple[str, ...] = option((), "only these files of a folder or catalogue entry (names or globs)")
     format: str | None = option(None, "dialect of the rows; default: detected from the rows")
     map: dict[str, str] = option({}, "the dialect's column = the file's column")
+    think: Think | None = option(None, "thinking policy of these rows; default: the one of [data]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +66,16 @@ class DataRecipe:
         {}, "values for {{name}}, {{author}} …; a table { zh = …, en = … } gives one per language"
     )
     template: str = option("qwen2", "chat template: a name in templates/ or a .jinja file")
-    default_system: str | None = option(None, "system prompt the template supplies where a conversation has none")
+    default_system: str | None = option(
+        None, 'system prompt the template supplies where a conversation has none; "none" takes a vendor\'s away'
+    )
     tokenizer: str | None = option(None, "folder or hub id; default: the one the template declares")
     loss: Loss = option("assistant", "what is trained: every assistant turn, the last one, or the whole text")
-    max_length: int | None = option(None, "longer samples are dropped, with a reason in the ledger (tokens)")
+    think: Think = option("keep", "what is trained of reasoning, and so what serving needs; see docs/thinking.md")
+    expand: bool = option(True, "a sample of its own for each turn whose serving prompt differs; else such turns go")
+    specials: Specials = option("text", "control tokens that stand in the data: made plain text, kept, or an error")
+    max_length: int | None = option(None, "longest sample, in tokens")
+    too_long: TooLong = option("drop", "what becomes of longer samples")
     pack: int | None = option(None, "pack samples into rows of at most this many tokens")
     seed: int = option(0, "seed of the split and of the order after packing")
 

@@ -83,6 +83,13 @@ def built(console: Console, manifest: dict[str, Any], output: Path) -> None:
         filled = f"{facts['fill']:.2%}" if facts["fill"] is not None else "–"
         table.add_row(name, *counts, f"{facts['trained_tokens']:,} ({share:.0%})", f"{facts['longest']:,}", filled)
     console.print(table)
+    _lengths(console, manifest)
+    if manifest["controls"] and manifest["specials"] == "text":
+        console.print(
+            f"{manifest['controls']:,} rows hold control tokens such as <|im_end|> as text; they are trained as text "
+            f"(a server would parse them)",
+            highlight=False,
+        )
     if manifest["unfilled_placeholders"]:
         console.print(
             f"[bold black on yellow] UNFILLED [/] {manifest['unfilled_placeholders']:,} rows hold "
@@ -91,3 +98,20 @@ def built(console: Console, manifest: dict[str, Any], output: Path) -> None:
             highlight=False,
         )
     console.print(f"[bold green]{escape(str(output))}[/]  (look: qdata show {escape(str(output))})", highlight=False)
+
+
+def _lengths(console: Console, manifest: dict[str, Any]) -> None:
+    """What expansion costs, and how many answer tokens each usual max_length would lose."""
+    train = manifest["splits"]["train"]
+    if train["growth"] > 1.005:
+        console.print(
+            f"{train['samples'] - train['conversations']:,} turns have a sample of their own, because serving prompts "
+            f"differ: {train['growth']:.1f}× the tokens",
+            highlight=False,
+        )
+    shares = [(int(n), share) for n, share in manifest["lost_beyond"].items() if 0 < share < 0.5]
+    if shares:
+        told = ", ".join(f"{share:.1%} at {n:,}" for n, share in shares)
+        console.print(f"answer tokens beyond max_length: {told}", highlight=False)
+    if manifest["cut_answers"]:
+        console.print(f"[yellow]{manifest['cut_answers']:,} answers are cut and end without their stop token[/]")

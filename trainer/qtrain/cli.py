@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from qdata.cli import Group
+from qdata.cli_base import Group
 from qdata.paths import shipped
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")

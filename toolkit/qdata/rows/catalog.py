@@ -38,6 +38,7 @@ class Input:
     path: Path
     format: str | None
     rename: Mapping[str, str]
+    think: str | None = None  # thinking policy of these rows, where their source names one
     sample: bool = False  # the rows are a sample that ships with us, not the data set itself
 
 
@@ -91,6 +92,7 @@ def _resolve(one: Source, base: Path) -> list[Input]:
             file,
             form,
             one.map,
+            one.think,
             _is_sample(file),
         )
         for file in files

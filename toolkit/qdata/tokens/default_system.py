@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 NONE = "none"  # as a default system prompt: no prompt at all
 
 _VARIABLE = re.compile(r"(\{%-?\s*set default_system = )(\"(?:[^\"\\]|\\.)*\")(\s*-?%\})")
-_GUARD = "{{%- if not messages or messages[0].role != 'system' %}}{{%- set messages = [{{'role': 'system', 'content': {}}}] + messages %}}{{%- endif %}}"
+_GUARD = (
+    "{%- if not messages or messages[0].role != 'system' %}"
+    "{%- set messages = [{'role': 'system', 'content': TEXT}] + messages %}{%- endif %}"
+)
 _LITERAL = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
 
 _QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "probe"}]
@@ -53,7 +56,7 @@ def edit(template: Template, text: str) -> str:
     literal = json.dumps(wanted, ensure_ascii=False)
     if _VARIABLE.search(template.source):
         return _VARIABLE.sub(lambda m: m[1] + literal + m[3], template.source, count=1)
-    return _GUARD.format(literal) + template.source if wanted else _emptied(template)
+    return _GUARD.replace("TEXT", literal) + template.source if wanted else _emptied(template)
 
 
 def _emptied(template: Template) -> str:

@@ -22,16 +22,16 @@ class Located(NamedTuple):
     origin: str
 
 
-def locate(wanted: str | None, template: Template, cache: Path) -> Located:
+def locate(wanted: str | None, declared: str | None, cache: Path, template: str = "") -> Located:
     """The tokenizer `wanted`, or the one the template declares.
 
     A folder is taken as it is. A hub id is looked for in the hub's local cache, then on the hub (`HF_ENDPOINT` and
     `HF_HUB_OFFLINE` are honoured), then in the vocabulary embedded by the `offline` extra.
     Raises QdataError that names all three where none has it.
     """
-    name = wanted or template.tokenizer
+    name = wanted or declared
     if name is None:
-        raise QdataError(f"template {template.name} declares no tokenizer; name one with --tokenizer DIR|HUB_ID")
+        raise QdataError(f"template {template} declares no tokenizer; name one with --tokenizer DIR|HUB_ID")
     if Path(name).is_dir():
         return Located(Path(name), name, "folder")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):

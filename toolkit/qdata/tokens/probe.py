@@ -21,15 +21,15 @@ class ObservedError(Exception):
 
 
 class Assumption(NamedTuple):
-    """Something the plan for a shape takes to be true of message `index`."""
+    """Something the plan for a shape takes to be true of a message."""
 
-    index: int
+    message: int
     kind: str  # starts | ends | holds | bare_start | bare_end: none of them is so
     text: str
 
     def holds(self) -> pl.Expr:
         """Whether it is true of a conversation; null never occurs, empty texts are another shape."""
-        content = pl.col("messages").list.get(self.index).struct.field("content").str
+        content = pl.col("messages").list.get(self.message).struct.field("content").str
         if self.kind == "holds":
             return ~content.contains(self.text, literal=True)
         if self.kind == "starts":
@@ -76,14 +76,14 @@ class Probe(str):
         index, assumed = self.about
         assumed.append(Assumption(index, kind, text))
 
-    def startswith(self, prefix: Any, *rest: Any) -> bool:  # type: ignore[override]
+    def startswith(self, prefix: Any, *rest: Any) -> bool:
         """No, and noted."""
         if rest or not isinstance(prefix, str) or not prefix:
             raise ObservedError("startswith")
         self._note("starts", prefix)
         return False
 
-    def endswith(self, suffix: Any, *rest: Any) -> bool:  # type: ignore[override]
+    def endswith(self, suffix: Any, *rest: Any) -> bool:
         """No, and noted."""
         if rest or not isinstance(suffix, str) or not suffix:
             raise ObservedError("endswith")

@@ -6,8 +6,8 @@ prompt and with the turn: the text is cut where the prompt ends, and again after
 
 `pieces` does this for one conversation. `render` does it for a frame: conversations of the same shape (roles, which
 texts are empty) are rendered once, on probes in place of their texts, and the texts are filled in by columns. What the
-template asks of a text on the way (does it hold `</think>`?) is answered and noted; conversations where the answer would
-be another, tools and reasoning go row by row.
+template asks of a text on the way (does it hold `</think>`?) is answered and noted; conversations where the
+answer would be another, tools and reasoning go row by row.
 """
 
 from __future__ import annotations
@@ -55,12 +55,17 @@ class Rendered(NamedTuple):
 
 
 def pieces(
-    template: Template, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None, think: str = "none"
+    template: Template,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Any] | None = None,
+    think: str = "none",
+    expand: bool = True,
 ) -> list[Sample]:
     """The training samples of one conversation (messages as `plain` makes them) under a thinking policy.
 
     One sample, as long as every trained turn's serving prompt begins with all that stands before it; a turn whose
     prompt differs (earlier reasoning is not shown again) begins a sample of its own. Each answer is in exactly one.
+    Without `expand` only the turns that stand in the whole text as they are served are trained, which may be none.
     Raises QdataError when the template makes it impossible to train a turn as it is served.
     """
     messages = [thinking.without(m) if think in thinking.REMOVES else m for m in messages]
@@ -79,10 +84,11 @@ def pieces(
         ends[home] = prompt + answer
     if not samples:
         return [[Piece(whole, UNTRAINED)]] if whole else []
-    for sample, end in zip(samples, ends, strict=True):
-        if whole.startswith(end):  # what follows the last answer: a newline, or turns without an answer
-            sample.append(Piece(whole[len(end) :], UNTRAINED))
-            break
+    main = next((i for i, end in enumerate(ends) if whole.startswith(end)), -1)
+    if main >= 0:  # what follows the last answer: a newline, or turns without an answer
+        samples[main].append(Piece(whole[len(ends[main]) :], UNTRAINED))
+    if not expand:
+        samples = samples[main : main + 1] if main >= 0 else []
     return [[p for p in sample if p.text] for sample in samples]
 
 
@@ -96,7 +102,7 @@ def split_at(sample: Sample, answer: int) -> tuple[Sample, Sample]:
     return sample[: answer + 1], [history, *sample[following:]]
 
 
-def render(template: Template, frame: pl.DataFrame, think: str = "none") -> Rendered:
+def render(template: Template, frame: pl.DataFrame, think: str = "none", expand: bool = True) -> Rendered:
     """The pieces of every conversation of a CONVERSATION frame, under a thinking policy."""
     indexed = frame.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("index"), "messages", "tools", _shape())
     done: list[pl.DataFrame] = []
@@ -105,7 +111,7 @@ def render(template: Template, frame: pl.DataFrame, think: str = "none") -> Rend
     for (shape,), group in indexed.group_by("shape", maintain_order=True):
         plan = None
         if shape is not None and group.height >= WORTH_A_PLAN and template.transparent:
-            plan = _plan(template, str(shape), think)
+            plan = _plan(template, str(shape), think, expand)
         if plan is None:
             slow.append(group)
             continue
@@ -114,7 +120,7 @@ def render(template: Template, frame: pl.DataFrame, think: str = "none") -> Rend
         slow.append(group.filter(~fits))
         by_shape += int(fits.sum())
     if any(group.height for group in slow):
-        done.append(_by_row(template, pl.concat(slow), think))
+        done.append(_by_row(template, pl.concat(slow), think, expand))
     out = pl.concat(done).sort("index", "sample", "piece") if done else pl.DataFrame(schema=PIECES)
     return Rendered(out, by_shape, frame.height - by_shape)
 
@@ -126,7 +132,8 @@ def _shape() -> pl.Expr:
     letters = pl.when(field("content") == "").then(letter.str.to_uppercase()).otherwise(letter)
     special = (
         field("content").is_null()
-        | (field("train") == False).fill_null(False)  # noqa: E712 (an expression, not a truth value)
+        | ~field("train").fill_null(True)
+        | (field("weight") == 0).fill_null(False)
         | pl.any_horizontal(field(name).is_not_null() for name in ("reasoning", "tool_calls", "name"))
     )
     messages = pl.col("messages")
@@ -149,13 +156,13 @@ class _Plan(NamedTuple):
         return pl.all_horizontal(pl.col("index").is_not_null(), *(a.holds() for a in self.assumed)).alias("holds")
 
 
-def _plan(template: Template, shape: str, think: str) -> _Plan | None:
+def _plan(template: Template, shape: str, think: str, expand: bool) -> _Plan | None:
     """How conversations of this shape are put together, or None when the text itself matters."""
     assumed: list[Assumption] = []
     texts = {i: Probe.make(i, assumed) for i, letter in enumerate(shape) if letter.islower()}
     messages = [{"role": _ROLES[letter.lower()], "content": texts.get(i, "")} for i, letter in enumerate(shape)]
     try:
-        samples = pieces(template, messages, None, think)
+        samples = pieces(template, messages, None, think, expand)
     except ObservedError:
         return None
     planned, used = [], []
@@ -183,10 +190,12 @@ def _fill(plan: _Plan, group: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(done) if done else pl.DataFrame(schema=PIECES)
 
 
-def _by_row(template: Template, group: pl.DataFrame, think: str = "none") -> pl.DataFrame:
+def _by_row(template: Template, group: pl.DataFrame, think: str = "none", expand: bool = True) -> pl.DataFrame:
     columns: tuple[list[Any], ...] = ([], [], [], [], [])
     for index, messages, tools in group.select("index", "messages", "tools").iter_rows():
-        for s, sample in enumerate(pieces(template, plain(messages), json.loads(tools) if tools else None, think)):
+        for s, sample in enumerate(
+            pieces(template, plain(messages), json.loads(tools) if tools else None, think, expand)
+        ):
             for p, piece in enumerate(sample):
                 for column, value in zip(columns, (index, s, p, piece.turn, piece.text), strict=True):
                     column.append(value)
@@ -198,10 +207,23 @@ def plain(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     out = []
     for message in messages:
         one = {k: v for k, v in message.items() if v is not None and k not in ("reasoning", "tool_calls", "weight")}
+        if message["weight"] == 0:
+            one["train"] = False
         if message["reasoning"] is not None:
             one["reasoning_content"] = message["reasoning"]
         if message["tool_calls"] is not None:
-            one["tool_calls"] = json.loads(message["tool_calls"])
+            one["tool_calls"] = [_call(call) for call in json.loads(message["tool_calls"])]
             one.setdefault("content", "")
         out.append(one)
     return out
+
+
+def _call(call: dict[str, Any]) -> dict[str, Any]:
+    """A tool call with its arguments as an object, as servers hand it to the template (clients send JSON text)."""
+    inner = call.get("function", call)
+    if isinstance(inner.get("arguments"), str):
+        try:
+            inner = {**inner, "arguments": json.loads(inner["arguments"])}
+        except json.JSONDecodeError:
+            return call
+    return {**call, "function": inner} if "function" in call else inner

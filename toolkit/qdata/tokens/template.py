@@ -49,6 +49,7 @@ class Template:
     source: str
     stop: str = "<|im_end|>"  # what ends an answer; trained with it
     tokenizer: str | None = None  # hub id of the tokenizer it was written for
+    about: str = ""  # what it follows, in words
 
     @classmethod
     def load(cls, name: str) -> Template:
@@ -64,7 +65,9 @@ class Template:
             raise QdataError(f"no template is called {name!r}.{did_you_mean(name, ours)} A path ends in .jinja.")
         header = _HEADER.match(source)
         declared = tomllib.loads(header.group(1)) if header else {}
-        template = cls(label, source, declared.get("stop", cls.stop), declared.get("tokenizer"))
+        template = cls(
+            label, source, declared.get("stop", cls.stop), declared.get("tokenizer"), declared.get("follows", "")
+        )
         return _checked(template, name)
 
     @property
@@ -118,7 +121,7 @@ def of_tokenizer(directory: Path) -> Template:
     Raises QdataError when there is none.
     """
     file, config = directory / "chat_template.jinja", directory / "tokenizer_config.json"
-    source = file.read_text(encoding="utf-8") if file.is_file() else None
+    source: Any = file.read_text(encoding="utf-8") if file.is_file() else None
     if source is None and config.is_file():
         source = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
     if isinstance(source, list):  # several under names

@@ -1,15 +1,21 @@
 """Thinking policies: what stands between the prompt and the answer, each told by what it means when serving.
 
-| policy | a trained turn is | so serve with |
-|---|---|---|
-| `keep` | its reasoning and its answer; without reasoning: the answer behind an empty block that the prompt supplies | thinking on or off, the model can do what the data shows of each |
-| `strip` | the answer alone, directly behind the prompt of thinking on; reasoning in the data is removed | thinking on; the model answers at once |
-| `empty_masked` | the answer behind an empty block that the prompt supplies; reasoning is removed | thinking off |
-| `empty_trained` | an empty block and the answer, behind the prompt of thinking on; reasoning is removed | thinking on; the model writes the empty block itself |
-| `none` | whatever the template writes of the turn; reasoning is left to it | the template as it is |
+keep
+    A turn with reasoning is its reasoning and its answer, behind the prompt of thinking on; a turn without is the
+    answer behind an empty block that the prompt supplies. Served either way, the model does what the data shows.
+strip
+    The answer alone, directly behind the prompt of thinking on; reasoning is removed. Served with thinking on, the
+    model answers at once.
+empty_masked
+    The answer behind an empty block that the prompt supplies; reasoning is removed. To be served with thinking off.
+empty_trained
+    An empty block and the answer, behind the prompt of thinking on; reasoning is removed. Served with thinking on, the
+    model writes the empty block itself.
+none
+    Whatever the template writes of the turn; reasoning is left to it.
 
-All are found by construction: the template is rendered as the prompt, and with the turn, and the difference is what is
-trained. What a template cannot express (a prompt that opens a think block cannot be followed by a bare answer) is
+All are found by construction: the template is rendered as the prompt, and with the turn, and the difference is what
+is trained. What a template cannot express (a prompt that opens a think block cannot be followed by a bare answer) is
 refused with the reason.
 """
 
@@ -66,6 +72,12 @@ def served(
     else:
         said = template.render(messages[: turn + 1], tools)
         said = said[: said.rfind(template.stop) + len(template.stop)]
+    given = messages[turn].get("reasoning_content") or ""
+    if think == "keep" and given.strip() and given.strip() not in said[len(prompt) :]:
+        raise QdataError(
+            f"template {template.name} writes no reasoning, and message {turn} has some, which would be lost. "
+            f"Take a template that shows it, or remove it with --think strip"
+        )
     if not said.startswith(prompt) or len(said) < len(prompt) + len(template.stop):
         raise QdataError(
             f"template {template.name}, think = {think}: message {turn} is written differently from how its serving "

@@ -8,9 +8,10 @@ sample is cut in two, so that every trained answer follows exactly the ids its s
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ import polars as pl
 import pyarrow as pa
 
 from qdata.errors import QdataError
+from qdata.tokens.injection import PRIVATE, Controls
 from qdata.tokens.render import PIECES, UNTRAINED, Piece, split_at
 
 Ids = npt.NDArray[np.int32]
@@ -31,6 +33,7 @@ TABLE = pa.schema(
         ("input_ids", pa.large_list(pa.int32())),
         ("piece_ends", pa.list_(pa.int32())),  # token offset where each piece ends
         ("turns", pa.list_(pa.int32())),  # of each piece: the message it answers with, or -1
+        ("weights", pa.list_(pa.float32())),  # of each piece: what its tokens weigh in the loss
     ]
 )
 
@@ -52,6 +55,7 @@ class Encoder:
             raise QdataError(f"{file}: not a tokenizer ({error})") from None
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        self.controls = Controls.of(self._bytes)
 
     @cached_property
     def sha256(self) -> str:
@@ -61,6 +65,18 @@ class Encoder:
     def id_of(self, token: str) -> int | None:
         """The id of a token, or None when the vocabulary has no such token."""
         return self._tokenizer.token_to_id(token)
+
+    @cached_property
+    def _plain(self) -> Any:
+        """The same tokenizer without its added tokens: to it `<|im_end|>` is six tokens of text."""
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_str(json.dumps(json.loads(self._bytes) | {"added_tokens": [], "post_processor": None}))
+
+    def encode_hidden(self, text: str) -> Ids:
+        """The ids of one text in which control tokens were hidden (injection.py)."""
+        plain = lambda part: list(self._plain.encode(part, add_special_tokens=False).ids)  # noqa: E731
+        return np.array(self.controls.encode(text, plain, self.id_of), np.int32)
 
     def encode(self, texts: list[str]) -> tuple[Ids, Offsets]:
         """The ids of all texts in one int32 array, and the len(texts) + 1 offsets of each text in it."""
@@ -85,8 +101,11 @@ def _loaded(directory: Path, stamp: int) -> Encoder:
     return Encoder(directory)
 
 
-def tokenize(pieces: pl.DataFrame, encoder: Encoder) -> pa.Table:
-    """The token table (TABLE) of rendered pieces (PIECES): one row per sample, in order."""
+def tokenize(pieces: pl.DataFrame, encoder: Encoder, weights: pl.DataFrame | None = None) -> pa.Table:
+    """The token table (TABLE) of rendered pieces (PIECES): one row per sample, in order.
+
+    `weights` (index, turn, weight) says what answers weigh that do not weigh 1.
+    """
     pieces = _as_served(pieces, encoder)
     ids, offsets = _encode_distinct(pieces["text"], encoder)
     first = (pieces["piece"] == 0).to_numpy()
@@ -101,9 +120,25 @@ def tokenize(pieces: pl.DataFrame, encoder: Encoder) -> pa.Table:
             pa.LargeListArray.from_arrays(pa.array(token_starts), pa.array(ids)),
             pa.ListArray.from_arrays(piece_offsets, pa.array(ends.astype(np.int32))),
             pa.ListArray.from_arrays(piece_offsets, pa.array(pieces["turn"].to_numpy())),
+            pa.ListArray.from_arrays(piece_offsets, pa.array(_weights(pieces, weights))),
         ],
         schema=TABLE,
     )
+
+
+def _weights(pieces: pl.DataFrame, weights: pl.DataFrame | None) -> npt.NDArray[np.float32]:
+    if weights is None or not weights.height:
+        return np.ones(pieces.height, np.float32)
+    joined = pieces.select("index", "turn").join(weights, on=["index", "turn"], how="left", maintain_order="left")
+    return joined["weight"].fill_null(1.0).cast(pl.Float32).to_numpy()
+
+
+def weights_of(frame: pl.DataFrame) -> pl.DataFrame:
+    """The weights that messages of a CONVERSATION frame carry: index, turn, weight."""
+    weight = pl.col("messages").list.eval(pl.element().struct.field("weight"))
+    one = frame.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("index"), weight=weight)
+    turns = one.with_columns(turn=pl.int_ranges(pl.col("weight").list.len(), dtype=pl.Int32))
+    return turns.explode("weight", "turn").filter(pl.col("weight").is_not_null()).select("index", "turn", "weight")
 
 
 def _encode_distinct(texts: pl.Series, encoder: Encoder) -> tuple[Ids, Offsets]:
@@ -114,6 +149,12 @@ def _encode_distinct(texts: pl.Series, encoder: Encoder) -> tuple[Ids, Offsets]:
     )
     which = where["n"].to_numpy().astype(np.int64)
     ids, offsets = encoder.encode(distinct.to_list())
+    hidden = np.flatnonzero(distinct.str.contains(PRIVATE).to_numpy())
+    if len(hidden):
+        runs = np.split(ids, offsets[1:-1])
+        for place in hidden:
+            runs[place] = encoder.encode_hidden(distinct[int(place)])
+        ids, offsets = np.concatenate(runs), np.concatenate([[0], np.cumsum([len(run) for run in runs])])
     lengths = np.diff(offsets)[which]
     out = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     return ids[gather(offsets[which], out)], out

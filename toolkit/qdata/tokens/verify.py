@@ -9,7 +9,6 @@ directly behind exactly those ids, and be exactly the ids of the answer and its 
 from __future__ import annotations
 
 import dataclasses
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
@@ -23,9 +22,9 @@ import polars as pl
 from rich.console import Console
 from rich.progress import track
 
-from qdata.errors import QdataError
 from qdata.paths import file_sha256
 from qdata.tokens import shards
+from qdata.tokens.serving import Server, answers, candidates, conversation_of, reasoning_of
 
 KEPT_FAILURES = 20
 Ids = npt.NDArray[np.int32]
@@ -38,6 +37,7 @@ class Result:
     sequences: int = 0
     answers: int = 0
     trained_tokens: int = 0
+    parsed_by_servers: int = 0  # sequences whose data holds control tokens as text, trained as text
     failures: Counter[str] = field(default_factory=Counter)
     cases: list[str] = field(default_factory=list)
 
@@ -52,46 +52,6 @@ class Result:
         return {**dataclasses.asdict(self), "failures": dict(self.failures), "ok": not self.failures}
 
 
-class Served(NamedTuple):
-    """What a server sees before one answer, and what the model must then say."""
-
-    turn: int
-    prompt: list[int]
-    answer: list[int]
-
-
-class _Server:
-    """Renders and tokenises as a server does, with what lies in the shard folder."""
-
-    def __init__(self, directory: Path, stop: str) -> None:
-        try:
-            from transformers import AutoTokenizer
-        except ImportError:
-            raise QdataError("qdata verify renders with transformers: pip install 'qdata[train]'") from None
-        self.tokenizer = AutoTokenizer.from_pretrained(directory / "tokenizer")
-        self.template = (directory / "tokenizer" / "chat_template.jinja").read_text(encoding="utf-8")
-        self.stop = stop
-
-    def text(self, messages: list[dict[str, Any]], tools: Any, *, prompt: bool) -> str:
-        """The rendered text."""
-        return str(
-            self.tokenizer.apply_chat_template(
-                messages, tools=tools, chat_template=self.template, add_generation_prompt=prompt, tokenize=False
-            )
-        )
-
-    def ids(self, text: str) -> list[int]:
-        """The ids of a text, tokenised in one go."""
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def served(self, messages: list[dict[str, Any]], tools: Any, turn: int) -> Served:
-        """The prompt and the answer of one assistant turn."""
-        prompt = self.text(messages[:turn], tools, prompt=True)
-        said = self.text(messages[: turn + 1], tools, prompt=False)
-        answer = said[len(prompt) : said.rindex(self.stop) + len(self.stop)]
-        return Served(turn, self.ids(prompt), self.ids(answer))
-
-
 def verify(directory: Path, *, sample: int | None = None, seed: int = 0, console: Console | None = None) -> Result:
     """Checks every sequence of every split (or `sample` rows of each, drawn by `seed`).
 
@@ -100,7 +60,7 @@ def verify(directory: Path, *, sample: int | None = None, seed: int = 0, console
     manifest = shards.manifest_of(directory)
     result = Result()
     _files(directory, manifest, result)
-    server = _Server(directory, manifest["template"]["stop"])
+    server = Server(directory / "tokenizer", manifest["template"]["stop"])
     seen: set[tuple[str, int]] = set()
     total = sum(split["rows"] for split in manifest["splits"].values())
     rows = _rows(directory, manifest, sample, seed)
@@ -135,7 +95,7 @@ class _Row(NamedTuple):
 
 
 def _rows(directory: Path, manifest: dict[str, Any], sample: int | None, seed: int) -> Iterator[_Row]:
-    texts = pl.scan_parquet(directory / "conversations.parquet").select("row", "messages", "tools", "drop")
+    texts = pl.scan_parquet(directory / "conversations.parquet").select("row", "messages", "tools", "drop", "think")
     for split, facts in manifest["splits"].items():
         chosen = None
         if sample is not None and sample < facts["rows"]:
@@ -153,7 +113,7 @@ def _rows(directory: Path, manifest: dict[str, Any], sample: int | None, seed: i
             first += batch.num_rows
 
 
-def _row(row: _Row, manifest: dict[str, Any], server: _Server, seen: set[tuple[str, int]], result: Result) -> None:
+def _row(row: _Row, manifest: dict[str, Any], server: Server, seen: set[tuple[str, int]], result: Result) -> None:
     if sum(row.lengths) != len(row.ids) or len(row.ids) != len(row.labels):
         result.fail(
             "lengths", f"{row.where}: seq_lengths {row.lengths} for {len(row.ids)} ids, {len(row.labels)} labels"
@@ -172,42 +132,120 @@ def _row(row: _Row, manifest: dict[str, Any], server: _Server, seen: set[tuple[s
             continue
         if np.any((labels != shards.IGNORED) & (labels != ids)):
             result.fail("labels", f"{row.where}, {name}: a label that is neither -100 nor its token")
-        _sequence(ids, labels != shards.IGNORED, conversation, manifest["loss"], server, seen, result)
+        _sequence(ids, labels != shards.IGNORED, conversation, manifest, server, seen, result)
 
 
 def _sequence(
-    ids: Ids, trained: Any, row: dict[str, Any], loss: str, server: _Server, seen: set[tuple[str, int]], result: Result
+    ids: Ids,
+    trained: Any,
+    row: dict[str, Any],
+    manifest: dict[str, Any],
+    server: Server,
+    seen: set[tuple[str, int]],
+    result: Result,
 ) -> None:
     """One sequence: each trained stretch is an answer behind its own serving prompt, and the text is the template's."""
-    name, messages, tools = row["row"], _plain(row["messages"]), json.loads(row["tools"]) if row["tools"] else None
+    name, (messages, tools) = row["row"], conversation_of(row)
     result.trained_tokens += int(trained.sum())
-    whole = unicodedata.normalize("NFC", server.text(messages, tools, prompt=False))
-    if not whole.startswith(server.tokenizer.decode(ids, skip_special_tokens=False)):
-        result.fail("text", f"{name}: the tokens do not read as the template's text")
-    if loss == "whole":
-        if not trained.any():
-            result.fail("untrained", f"{name}: nothing is trained")
-        return
-    answers = [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("train") is not False]
     stretches = _stretches(trained)
     if not stretches:
         result.fail("untrained", f"{name}: nothing is trained")
+    _vendor(name, messages, ids, manifest, server, result)
+    if manifest["specials"] == "text" and server.forged(messages, tools):
+        result.parsed_by_servers += 1  # a server would read other ids: that is why these are text here
+        _as_text(name, ids, trained, row, manifest, server, seen, result)
+        return
+    if manifest["loss"] == "whole":
+        if not _reads_as(ids, messages, tools, server):
+            result.fail("text", f"{name}: the tokens do not read as the template's text")
+        return
     for start, stop in stretches:
-        before = ids[:start].tolist()
-        served = (server.served(messages, tools, turn) for turn in answers if (name, turn) not in seen)
-        match = next((s for s in served if s.prompt == before), None)
-        if match is None:
+        read = server.tokenizer.decode(ids[:start])  # texts first: rendering is cheap, tokenising a long prompt is not
+        matches = [s for s in candidates(row, manifest, server, seen) if _nfc(s.prompt) == read]
+        # Two turns may have one prompt (a part of a conversation that repeats itself): then the answer tells them apart.
+        match = next(
+            (s for s in matches if server.ids(s.answer) == ids[start:stop].tolist()), next(iter(matches), None)
+        )
+        if match is None or server.ids(match.prompt) != ids[:start].tolist():
             result.fail("prompt", f"{name}: token {start}: no serving prompt ends here; {_around(ids, start, server)}")
-        elif match.answer != ids[start:stop].tolist():
-            result.fail(
-                "answer",
-                f"{name}: message {match.turn} is not trained as answer + stop token; {_around(ids, stop, server)}",
-            )
-        elif len(match.answer) < 2:
+            continue
+        said, answer = ids[start:stop].tolist(), server.ids(match.answer)
+        if said != answer and not _cut(said, answer, manifest):
+            result.fail("answer", f"{name}: {_side_by_side(match.turn, answer, said, server)}")
+        elif len(said) < 2:
             result.fail("empty turn", f"{name}: message {match.turn} trains nothing but the stop token")
-        if match:
-            seen.add((name, match.turn))
-            result.answers += 1
+        seen.add((name, match.turn))
+        result.answers += 1
+
+
+def _cut(said: list[int], answer: list[int], manifest: dict[str, Any]) -> bool:
+    """Whether an answer was cut at max_length, as `too_long = truncate` says it may be."""
+    return manifest["too_long"] == "truncate" and bool(said) and answer[: len(said)] == said
+
+
+def _as_text(
+    name: str, ids: Ids, trained: Any, row: dict[str, Any], manifest: dict[str, Any], server: Server,
+    seen: set[tuple[str, int]], result: Result,
+) -> None:  # fmt: skip
+    """Where data holds control tokens: the tokens read as the same text, and only the template's are real ones."""
+    messages, tools = conversation_of(row)
+    turns = [i for i in answers(messages) if (name, i) not in seen]
+    for start, stop in _stretches(trained):
+        read, said = (server.tokenizer.decode(part) for part in (ids[:start], ids[start:stop]))
+        for turn in turns:
+            thinking = {"keep": bool(reasoning_of(messages[turn])), "none": None, "empty_masked": False}
+            mode = thinking.get(row["think"], True)
+            if read == _nfc(server.text(messages[:turn], tools, prompt=True, thinking=mode)):
+                seen.add((name, turn))
+                result.answers += 1
+                break
+        else:
+            if manifest["loss"] != "whole" and manifest["too_long"] != "split":
+                result.fail(
+                    "prompt", f"{name}: token {start}: reads as no serving prompt; {_around(ids, start, server)}"
+                )
+        if manifest["loss"] != "whole" and not said.endswith(server.stop) and manifest["too_long"] != "truncate":
+            result.fail("answer", f"{name}: token {stop}: an answer without its stop token")
+    bare = [{**m, "content": "".join(c for c in m["content"] if c not in "<|>")} for m in messages]
+    ends = server.tokenizer.convert_tokens_to_ids(server.stop)
+    if int((ids == ends).sum()) > server.text(bare, None, prompt=False).count(server.stop):
+        result.fail("forged turn", f"{name}: more {server.stop} tokens than the template writes")
+
+
+def _reads_as(ids: Ids, messages: list[dict[str, Any]], tools: Any, server: Server) -> bool:
+    whole = _nfc(server.text(messages, tools, prompt=False))
+    return whole.startswith(server.tokenizer.decode(ids)) or server.tokenizer.decode(ids) in whole
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _vendor(
+    name: str, messages: list[dict[str, Any]], ids: Ids, manifest: dict[str, Any], server: Server, result: Result
+) -> None:
+    """No vendor's identity in a system prompt that the data did not ask for, no placeholder in what is trained."""
+    if messages[0]["role"] == "system" or manifest["template"]["default_system"] in _VENDOR:
+        return
+    system = server.tokenizer.decode(ids[:64])
+    for text in _VENDOR:
+        if text in system:
+            result.fail("vendor identity", f"{name}: {text!r} in the system prompt; the template's default is another")
+
+
+_VENDOR = ("You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", "You are a helpful assistant.")
+
+
+def _side_by_side(turn: int, answer: list[int], said: list[int], server: Server) -> str:
+    """Both token rows from a little before the first difference."""
+    pairs = zip(answer, said, strict=False)
+    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(answer), len(said)))
+    lines = [f"message {turn} is not trained as answer + stop token, from token {at} of the answer on:"]
+    for title, row in (("served ", answer), ("trained", said)):
+        part = row[max(0, at - 3) : at + 6]
+        shown = " ".join(f"{i}:{server.tokenizer.decode([i])!r}" for i in part) or "(nothing)"
+        lines.append(f"      {title} {shown}")
+    return "\n".join(lines)
 
 
 def _stretches(trained: Any) -> list[tuple[int, int]]:
@@ -215,21 +253,9 @@ def _stretches(trained: Any) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def _around(ids: Ids, at: int, server: _Server) -> str:
+def _around(ids: Ids, at: int, server: Server) -> str:
     before, after = (server.tokenizer.decode(part) for part in (ids[max(0, at - 8) : at], ids[at : at + 8]))
     return f"…{before!r} | {after!r}…"
-
-
-def _plain(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages as a client sends them."""
-    sent = []
-    for message in messages:
-        one = {"role": message["role"], "content": message["content"] or ""}
-        one |= {"reasoning_content": message["reasoning"]} if message["reasoning"] is not None else {}
-        one |= {"tool_calls": json.loads(message["tool_calls"])} if message["tool_calls"] is not None else {}
-        one |= {key: message[key] for key in ("name", "train") if message[key] is not None}
-        sent.append(one)
-    return sent
 
 
 def _ledger(directory: Path, result: Result) -> None:
@@ -244,22 +270,24 @@ def _ledger(directory: Path, result: Result) -> None:
 
 
 def _complete(
-    directory: Path, manifest: dict[str, Any], server: _Server, seen: set[tuple[str, int]], result: Result
+    directory: Path, manifest: dict[str, Any], server: Server, seen: set[tuple[str, int]], result: Result
 ) -> None:
     """Each answer that should be trained was met exactly once (`seen` takes each only once)."""
     if manifest["loss"] == "whole":
         return
     kept = pl.read_parquet(directory / "ledger.parquet").filter(pl.col("action") != "dropped").select("row")
-    texts = pl.read_parquet(directory / "conversations.parquet", columns=["row", "messages", "tools"])
+    texts = pl.read_parquet(directory / "conversations.parquet", columns=["row", "messages", "tools", "think"])
     for row in texts.join(kept, on="row", how="semi").iter_rows(named=True):
-        messages = _plain(row["messages"])
-        turns = [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("train") is not False]
+        messages, tools = conversation_of(row)
+        turns = answers(messages)
         for turn in turns if manifest["loss"] == "assistant" else turns[-1:]:
-            if (row["row"], turn) in seen:
+            if (row["row"], turn) in seen or not manifest["expand"]:
                 continue
-            tools = json.loads(row["tools"]) if row["tools"] else None
-            served = server.served(messages, tools, turn)
-            if not manifest["max_length"] or len(served.prompt) + len(served.answer) <= manifest["max_length"]:
+            served = server.served(messages, tools, turn, row["think"])
+            if (
+                not manifest["max_length"]
+                or len(server.ids(served.prompt) + server.ids(served.answer)) <= manifest["max_length"]
+            ):
                 result.fail("not trained", f"{row['row']}: message {turn} is in no shard")
 
 
@@ -269,6 +297,13 @@ def report(result: Result, console: Console) -> None:
         f"{result.sequences:,} sequences, {result.answers:,} answers, {result.trained_tokens:,} trained tokens",
         highlight=False,
     )
+    if result.parsed_by_servers:
+        console.print(
+            f"{result.parsed_by_servers:,} sequences hold control tokens as text, trained as text; a server that does "
+            f"not guard against it would parse them",
+            style="yellow",
+            highlight=False,
+        )
     for case in result.cases:
         console.print(f"  {case}", style="red", markup=False, highlight=False)
     if result.failures:

@@ -1,0 +1,140 @@
+"""The commands that look at things: data sets, dialects, templates, shards, and the proof."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from qdata.cli_base import Group, console
+from qdata.errors import QdataError
+from qdata.recipe import DataRecipe, help_of
+
+
+@click.command()
+def catalog() -> None:
+    """List the named data sets."""
+    from rich.table import Table
+
+    from qdata.rows import catalog as entries
+
+    table = Table("name", "hub", "here", "about", box=None)
+    for name, entry in entries.entries().items():
+        here = "data/" + name if (entries.WORKSPACE / name).is_dir() else "sample" if entry.sample else "–"
+        table.add_row(name, entry.hub or "–", here, entry.about)
+    Console().print(table)
+
+
+@click.command()
+def formats() -> None:
+    """List the dialects, each with a sample row."""
+    from qdata import plugin
+    from qdata.rows import formats as folder
+
+    for name in plugin.names(folder):
+        form = plugin.find(folder, name)
+        click.echo(f"{name}: {str(form.__doc__).splitlines()[0]}\n  {json.dumps(form.sample[0], ensure_ascii=False)}")
+
+
+@click.command()
+@click.argument("shards", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--row", default="0", metavar="N|ROW_ID", help="Row number in the split, or an id like muice/train.jsonl#8."
+)
+@click.option("--split", default="train", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print ids, texts and labels as JSON.")
+def show(shards: Path | None, row: str, split: str, as_json: bool) -> None:
+    """Show a row of shards, its tokens painted by what is trained (without colours: in ⟦ ⟧)."""
+    from qdata import workspace
+    from qdata.tokens import paint
+
+    directory = shards or workspace.last("shards")
+    number, found = paint.row_of(directory, split, row)
+    out = Console(soft_wrap=True)
+    sequences = list(zip(found["rows"], paint.tokens_of(found, directory), strict=True))
+    if as_json:
+        click.echo(
+            json.dumps([{"row": r, "tokens": [t._asdict() for t in ts]} for r, ts in sequences], ensure_ascii=False)
+        )
+        return
+    for source_row, tokens in sequences:
+        count, trained = (sum(len(t.ids) for t in ts) for ts in (tokens, [t for t in tokens if t.trained]))
+        out.rule(
+            f"{split} row {number} · {source_row} · {count} tokens, {trained} trained", style="dim", characters="─"
+        )
+        if out.color_system:
+            out.print(paint.painted(tokens))
+        else:
+            click.echo(paint.bracketed(tokens))
+
+
+@click.command()
+@click.argument("shards", required=False, type=click.Path(path_type=Path))
+@click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Look at N rows of each split, not at all.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+def verify(shards: Path | None, sample: int | None, as_json: bool) -> None:
+    """Prove, by a slow road of its own, that the shards train what a server will see. Exit 1 if they do not.
+
+    Each prompt is rendered with the saved template by transformers and tokenised in one go, as a server does; each
+    trained stretch must be exactly the answer and its stop token after that prompt.
+    """
+    from qdata import workspace
+    from qdata.tokens import verify as library
+
+    result = library.verify(shards or workspace.last("shards"), sample=sample, console=console)
+    if as_json:
+        click.echo(json.dumps(result.as_dict(), ensure_ascii=False, indent=2))
+    library.report(result, console)
+    if result.failures:
+        sys.exit(1)
+
+
+@click.group(cls=Group)
+def template() -> None:
+    """Look at chat templates: what they are, what they supply, what another default system prompt changes."""
+
+
+@template.command("list")
+def template_list() -> None:
+    """The templates that ship with qdata."""
+    from qdata.tokens.template import SHIPPED, Template
+
+    for file in sorted(SHIPPED.glob("*.jinja")):
+        one = Template.load(file.stem)
+        click.echo(f"{one.name}: {one.about}\n  default system prompt: {one.default_system!r}")
+
+
+@template.command("show")
+@click.argument("name")
+@click.option("--default-system", metavar="TEXT|none", help=help_of(DataRecipe, "default_system"))
+@click.option("--rendered", is_flag=True, help="What it makes of a short conversation, instead of its source.")
+def template_show(name: str, default_system: str | None, rendered: bool) -> None:
+    """Print a template (a name, or a .jinja file) as it would be saved with the model."""
+    from qdata.tokens.template import Template
+
+    one = Template.load(name).with_default_system(default_system)
+    said = [("user", "你好"), ("assistant", "你好呀！"), ("user", "再见")]
+    chat = [{"role": role, "content": content} for role, content in said]
+    click.echo(one.render(chat, add_generation_prompt=True) if rendered else one.source)
+
+
+@template.command("diff")
+@click.argument("name")
+@click.argument("other", required=False)
+@click.option("--default-system", metavar="TEXT|none", help=help_of(DataRecipe, "default_system"))
+def template_diff(name: str, other: str | None, default_system: str | None) -> None:
+    """Compare a template with OTHER, or with itself under another default system prompt, as a unified diff."""
+    import difflib
+
+    from qdata.tokens.template import Template
+
+    if other is None and default_system is None:
+        raise QdataError("nothing to compare with: name a second template, or give --default-system")
+    before = Template.load(name)
+    after = (Template.load(other) if other else before).with_default_system(default_system)
+    old, new = before.source.splitlines(), after.source.splitlines()
+    for line in difflib.unified_diff(old, new, name, other or f"{name} --default-system", lineterm="", n=1):
+        click.echo(line)

@@ -1,0 +1,109 @@
+"""Control tokens that stand in the data as text: `<|im_end|>` in a question must not end a turn.
+
+A server that tokenises a rendered prompt parses such text as the token; that is how a user forges a turn. In training
+we make it what it is, text: before rendering each is replaced by one private character, which no template touches, and
+after the real control tokens have been split off, the text stands in its place again and is encoded without them.
+
+Turn tokens (the tokenizer's special tokens) become text in every role; tags that a model writes itself (`<think>`,
+`<tool_call>` …: added, but not special) become text in the roles that are not the model.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import polars as pl
+
+from qdata.errors import QdataError
+from qdata.schema import MESSAGE
+
+POLICIES = ("keep", "text", "error")
+_FIRST = 0x10F000  # in the last private-use plane: no text of anyone means anything by these
+PRIVATE = "[\U0010f000-\U0010f3ff]"
+
+
+@dataclass(frozen=True)
+class Controls:
+    """The added tokens of a tokenizer: those that are special, and those that a model writes itself."""
+
+    special: tuple[str, ...]
+    tags: tuple[str, ...]
+
+    @classmethod
+    def of(cls, tokenizer_json: bytes) -> Controls:
+        """Read from a tokenizer.json."""
+        added = json.loads(tokenizer_json).get("added_tokens", [])
+        return cls(
+            tuple(t["content"] for t in added if t["special"]), tuple(t["content"] for t in added if not t["special"])
+        )
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Both kinds; a token's place here is its private character."""
+        return self.special + self.tags
+
+    def hidden(self, token: str) -> str:
+        """The private character that stands for a token's text."""
+        return chr(_FIRST + self.all.index(token))
+
+    def restored(self, text: str) -> str:
+        """Text with every private character as the text it stands for."""
+        return re.sub(PRIVATE, lambda m: self.all[ord(m[0]) - _FIRST], text)
+
+    def encode(self, text: str, encode: Callable[[str], list[int]], id_of: Callable[[str], int | None]) -> list[int]:
+        """The ids of a text with private characters: real control tokens by their id, all between as plain text.
+
+        `encode` must know no added tokens.
+        """
+        split = re.split("(" + "|".join(map(re.escape, sorted(self.all, key=len, reverse=True))) + ")", text)
+        ids: list[int] = []
+        for number, part in enumerate(split):
+            one = id_of(part) if number % 2 else None
+            ids += [one] if one is not None else encode(self.restored(part))
+        return ids
+
+
+def found(column: str, controls: Controls) -> pl.Expr:
+    """Whether a messages column holds control tokens as text where they do not belong."""
+    field = pl.element().struct.field
+    foreign = pl.when(field("role") == "assistant").then(None).otherwise(field("content"))
+    everywhere = [field(name) for name in ("content", "reasoning", "tool_calls")]
+    hits = [text.str.contains_any(list(controls.special)) for text in everywhere if controls.special]
+    hits += [foreign.str.contains_any(list(controls.tags))] if controls.tags else []
+    return pl.col(column).list.eval(pl.any_horizontal(hits).fill_null(False)).list.any().fill_null(False)
+
+
+def hide(frame: pl.DataFrame, controls: Controls) -> tuple[pl.DataFrame, int]:
+    """A CONVERSATION frame with control tokens in texts hidden, and in how many rows there were any.
+
+    Raises QdataError when the data itself uses the private characters.
+    """
+    if not controls.all:
+        return frame, 0
+    in_tools = pl.col("tools").str.contains_any(list(controls.special)).fill_null(False)
+    which = frame.select(hit=found("messages", controls) | in_tools)["hit"]
+    if not which.any():
+        return frame, 0
+    rows = frame.filter(which)
+    private = pl.col("messages").list.eval(pl.element().struct.field("content").str.contains(PRIVATE)).list.any()
+    if rows.select(private.any()).item():
+        raise QdataError(f"{rows.filter(private)['row'][0]}: holds private characters U+10F000 to U+10F3FF")
+
+    def replaced(text: pl.Expr, tokens: tuple[str, ...]) -> pl.Expr:
+        return text.str.replace_many(list(tokens), [controls.hidden(t) for t in tokens]) if tokens else text
+
+    field = pl.element().struct.field
+    content = replaced(field("content"), controls.special)
+    content = pl.when(field("role") == "assistant").then(content).otherwise(replaced(content, controls.tags))
+    changed = {"content": content.alias("content")} | {
+        name: replaced(field(name), controls.special).alias(name) for name in ("reasoning", "tool_calls")
+    }
+    fields = [changed.get(f.name, field(f.name)) for f in MESSAGE.fields]
+    hidden = frame.with_columns(
+        pl.when(which).then(pl.col("messages").list.eval(pl.struct(fields))).otherwise(pl.col("messages")),
+        replaced(pl.col("tools"), controls.special),
+    )
+    return hidden, int(which.sum())
