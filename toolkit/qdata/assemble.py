@@ -117,18 +117,16 @@ def _held_out(kept: pl.DataFrame, recipe: DataRecipe) -> Any:
     """
     held = (kept["split"] == "validation").to_numpy().copy()
     train = np.flatnonzero(~held)
-    count = 0
-    if recipe.val is not None:
-        count = round(recipe.val * len(train)) if recipe.val < 1 else int(recipe.val)
-    if count:
-        draws = np.array(
-            [
-                int.from_bytes(hashlib.blake2b(f"{recipe.seed}:{h}".encode(), digest_size=8).digest())
-                for h in kept["content_hash"].gather(train)
-            ],
-            np.uint64,
-        )
-        held[train[draws <= np.sort(draws)[min(count, len(draws)) - 1]]] = True
+    if recipe.val is None or not len(train):
+        return held
+    hashes = kept["content_hash"].gather(train)
+    seeded = (hashlib.blake2b(f"{recipe.seed}:{h}".encode(), digest_size=8).digest() for h in hashes)
+    draws = np.array([int.from_bytes(digest) for digest in seeded], np.uint64)
+    if recipe.val < 1:
+        limit = max(np.uint64(recipe.val * 2.0**64), draws.min())  # a fraction of the hashes; at least one row
+    else:
+        limit = np.sort(draws)[min(int(recipe.val), len(draws)) - 1]
+    held[train[draws <= limit]] = True
     return held
 
 

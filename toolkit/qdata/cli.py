@@ -16,6 +16,7 @@ from rich.markup import escape
 from qdata import cli_look
 from qdata.cli_base import Group, Persona, console, fraction_or_number, input_options, persona_values
 from qdata.errors import QdataError
+from qdata.paths import name_of
 from qdata.recipe import DataRecipe, Source, Specials, Think, TooLong, help_of
 
 
@@ -65,6 +66,7 @@ def convert(
     from qdata import report, workspace
     from qdata.rows.provenance import manifest_beside
 
+    workspace.check()
     if not inputs:
         raise QdataError("no input given; wanted files, folders or a catalogue name (`qdata catalog` lists them)")
     sources = [Source(path=path, format=from_, map=rename) for path in inputs]
@@ -120,6 +122,7 @@ def render(
     """
     from qdata import pipeline, report, workspace
 
+    workspace.check()
     if not inputs:
         last = workspace.last("rows")
         console.print(f"no input given: taking the last output, [bold]{escape(str(last))}[/]", highlight=False)
@@ -129,9 +132,14 @@ def render(
     )
     recipe = DataRecipe(sources=sources, validation=held_out, **settings)
     target = output or _shards_folder(inputs, recipe.template)
+    shards = _holds_shards(target)
+    if overwrite and target.exists() and not shards and not (target.is_dir() and not any(target.iterdir())):
+        raise QdataError(
+            f"-o {target}: not a folder that render made; --overwrite replaces no other. Choose another -o"
+        )
     planned = pipeline.plan(recipe, skip_bad=skip_bad)
     report.notices(console, planned.inputs)
-    ours = output is None and (target / "manifest.json").is_file()
+    ours = output is None and shards
     manifest = pipeline.run(planned, target, replace=overwrite or ours, strict=strict, workers=workers, console=console)
     workspace.remember("shards", target)
     if as_json:
@@ -139,8 +147,17 @@ def render(
     report.built(console, manifest, target)
 
 
+def _holds_shards(folder: Path) -> bool:
+    """Whether a folder is an output of render, by its manifest."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("command") == "render"
+
+
 def _shards_folder(inputs: tuple[str, ...], template: str) -> Path:
-    names = {Path(p).stem for p in inputs}
+    names = {name_of(p) for p in inputs}
     if len(names) != 1:
         raise QdataError("several inputs: name the output with -o FOLDER")
     return Path("data") / f"{names.pop()}.{Path(template).stem}"

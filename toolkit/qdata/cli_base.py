@@ -14,6 +14,7 @@ from rich.markup import escape
 from qdata.errors import QdataError, did_you_mean
 from qdata.recipe import Source, help_of
 
+LANGUAGES = ("zh", "en")  # those that the placeholders step tells apart
 console = Console(stderr=True, soft_wrap=True)  # reports are for people; stdout is for --json and painted tokens
 
 
@@ -51,12 +52,13 @@ class Persona(click.Command):
 
 def name_values(_: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     """`name=value` words as a dict. Raises QdataError for a word without `=`."""
-    pairs = {}
+    pairs: dict[str, str] = {}
     for value in values:
         key, equals, text = value.partition("=")
         if not equals or not key:
             raise QdataError(f"{option.opts[0]} {value!r}: wanted name=value")
-        pairs[key] = text
+        if pairs.setdefault(key, text) != text:
+            raise QdataError(f"{option.opts[0]} {value!r}: {key} was given as {pairs[key]!r} before; wanted one value")
     return pairs
 
 
@@ -66,14 +68,17 @@ def column_map(ctx: click.Context, option: click.Parameter, value: str | None) -
 
 
 def persona_values(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    """Placeholder values; `name.en=Muxue` gives one for a language."""
+    """Placeholder values; `name.en=Muxue` gives one for a language, beside it `name=沐雪` the one for all others."""
+    pairs = name_values(ctx, option, values)
     persona: dict[str, Any] = {}
-    for key, text in name_values(ctx, option, values).items():
+    for key, text in pairs.items():
         name, dot, language = key.partition(".")
-        if dot:
-            persona.setdefault(name, {})[language] = text
-        else:
-            persona[name] = text
+        if not dot:
+            persona.setdefault(name, text)
+            continue
+        if not isinstance(persona.get(name), dict):
+            persona[name] = dict.fromkeys(LANGUAGES, pairs[name]) if name in pairs else {}
+        persona[name][language] = text
     return persona
 
 

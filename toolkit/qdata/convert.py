@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
 import polars as pl
 from rich.console import Console
 
@@ -15,10 +15,11 @@ from qdata import manifest, pipeline, plugin
 from qdata.engine import local
 from qdata.errors import QdataError
 from qdata.part import Done, Work, code_sha256, process
-from qdata.paths import cache_dir, file_sha256, whole
+from qdata.paths import cache_dir, file_sha256, name_of, whole
 from qdata.recipe import Source
-from qdata.rows import formats, ledger, provenance
+from qdata.rows import exact, formats, ledger, provenance
 from qdata.rows import source as containers
+from qdata.rows.columns import struct_fields
 from qdata.tokens.shards import write_json
 
 SUFFIXES = (".jsonl", ".json")
@@ -52,6 +53,7 @@ def convert(
     form = plugin.find(formats, to)
     if output.suffix not in SUFFIXES:
         raise QdataError(f"-o {output}: wanted a name ending in {' or '.join(SUFFIXES)}")
+    _refuse_foreign(output, replace)
     with whole(output, replace=replace) as partial, whole(provenance.sidecar(output), replace=True) as beside:
         inputs = pipeline.find(sources, base)
         pipeline.refuse_samples(inputs, strict)
@@ -101,7 +103,7 @@ def _write(
                 elif out is not None:
                     places[at] = next(written)
                     sink.write(b",\n" if array and places[at] else b"")
-                    sink.write(orjson.dumps(out) + (b"" if array else b"\n"))
+                    sink.write(exact.dumps(out) + (b"" if array else b"\n"))
                     first = first or out
             if lost and not skip_bad:
                 raise QdataError(_refusal(to, lost))
@@ -122,31 +124,69 @@ def _rows(form: Any, frame: pl.DataFrame) -> Iterator[tuple[dict[str, Any], dict
         elif (loss := form.loses(conversation)) is not None:
             yield conversation, loss
         else:
-            yield conversation, _with_the_rest(form.write(conversation), conversation)
+            yield conversation, _with_the_rest(form, conversation)
 
 
-def _with_the_rest(out: dict[str, Any], conversation: dict[str, Any]) -> dict[str, Any]:
-    """The score that came with the row, and every column nobody knew, back in their places."""
+def _with_the_rest(form: Any, conversation: dict[str, Any]) -> dict[str, Any] | str:
+    """The row in the dialect, with the score that came with it and every column nobody knew back in their places.
+
+    Or, where such a column has the name of one that is written, in words what would be lost.
+    """
+    out: dict[str, Any] = form.write(conversation)
+    turns: list[dict[str, Any]] = next(
+        (out[name] for name, dtype in form.columns.items() if name in out and struct_fields(dtype)), []
+    )
     if (score := conversation["score"]) and (given := score["given"]) is not None:
-        out["score"] = int(given) if given.is_integer() else given
+        out["score"] = int(given) if given.is_integer() and abs(given) < 2**63 else given
     if conversation["extra"] is None:
         return out
-    for key, value in orjson.loads(conversation["extra"]).items():
-        turns = next((v for v in out.values() if isinstance(v, list) and v and isinstance(v[0], dict)), [])
-        if key.endswith("[]") and len(turns) == len(value):  # what nobody knew of single messages
-            for turn, rest in zip(turns, value, strict=True):
-                turn |= {k: v for k, v in rest.items() if k not in turn}
-        else:
-            out.setdefault(key, value)
+    for key, value in exact.loads(conversation["extra"].encode()).items():
+        pairs = list(zip(turns, value, strict=True)) if _is_of_turns(key, value, turns) else [(out, {key: value})]
+        for place, rest in pairs:
+            if clash := next((k for k, v in rest.items() if k in place and not _same(place[k], v)), None):
+                whose = "a turn's own" if place is not out else "a column"
+                return f"{whose} {clash!r}, whose name it writes itself; rename it in the input"
+            place |= rest
     return out
+
+
+def _is_of_turns(key: str, value: Any, turns: list[Any]) -> bool:
+    """Whether a column is what nobody knew of single messages, turn by turn, and not just named like that."""
+    return (
+        key in _of_turns()
+        and isinstance(value, list)
+        and len(turns) == len(value)
+        and all(type(v) is dict for v in value)
+    )
+
+
+def _same(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and bool(a == b)
+
+
+@functools.cache
+def _of_turns() -> frozenset[str]:
+    """`messages[]`, `conversations[]` …: under these names columns.py keeps the unknown keys of messages."""
+    known = [plugin.find(formats, name).columns for name in plugin.names(formats)]
+    return frozenset(f"{name}[]" for columns in known for name, dtype in columns.items() if struct_fields(dtype))
 
 
 def _refusal(to: str, lost: list[tuple[str, str]]) -> str:
     shown = [f"{row}: {to} cannot express {what}" for row, what in lost[:5]]
     more = [f"… and {len(lost) - 5} more"] if len(lost) > 5 else []
-    return "\n".join(
-        [*shown, *more, "Choose another --to (messages expresses everything), or set these rows aside with --skip-bad."]
-    )
+    other = "Mend them" if to == "messages" else "Choose another --to (messages expresses every conversation)"
+    return "\n".join([*shown, *more, f"{other}, or set these rows aside with --skip-bad."])
+
+
+def _refuse_foreign(output: Path, replace: bool) -> None:
+    """Only a file gives way to a file, and only a folder that we made beside it to another one of ours."""
+    if replace and output.is_dir():
+        raise QdataError(f"-o {output}: there is a folder of that name, and --overwrite replaces files only")
+    beside = provenance.sidecar(output)
+    if beside.is_dir() and any(beside.iterdir()) and not provenance.is_ours(beside):
+        raise QdataError(
+            f"{beside}: the ledger of {output} would lie here, and this folder is not ours; choose another -o"
+        )
 
 
 def _book(rows: pl.DataFrame, name: str) -> pl.DataFrame:
@@ -156,7 +196,7 @@ def _book(rows: pl.DataFrame, name: str) -> pl.DataFrame:
 
 def default_output(inputs: Sequence[Source], to: str) -> Path:
     """`data/NAME.TO.jsonl`. Raises QdataError when several inputs leave no single name."""
-    names = {Path(s.path).name.removesuffix("".join(Path(s.path).suffixes[-1:])) for s in inputs}
+    names = {name_of(s.path) for s in inputs}
     if len(names) != 1:
         raise QdataError("several inputs: name the output with -o FILE.jsonl")
     return Path("data") / f"{names.pop()}.{to}.jsonl"

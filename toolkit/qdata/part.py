@@ -75,8 +75,9 @@ class Work:
         """Same key, same result: whatever changes the outcome is in it."""
         part = self.part
         facts = [
-            [part.source, part.relative, part.container, part.first, part.sha256, provenance.key(part.path)],
-            [self.dialect, dict(self.rename), self.skip_bad, self.code],
+            [part.source, part.relative, part.container, part.start, part.stop, part.first, part.sha256],
+            provenance.key(part.path),
+            [self.dialect, dict(self.rename), self.code],
             [step_facts(step) for step in self.steps],
             self.rendering.facts if self.rendering else None,
         ]
@@ -90,6 +91,7 @@ class Done(NamedTuple):
     directory: Path
     bad: list[Bad]
     kept: int  # conversations that were not dropped
+    unreadable: int  # rows that were set aside because they could not be read
     by_shape: int
     by_row: int
     unfilled: list[str]  # placeholders nobody filled, in kept rows
@@ -98,11 +100,11 @@ class Done(NamedTuple):
 
     def conversations(self) -> pl.DataFrame:
         """All rows of the part in the CONVERSATION schema; dropped ones have a reason in `drop`."""
-        return pl.read_parquet(self.directory / "conversations.parquet")
+        return pl.read_parquet(self.directory / "conversations.parquet", glob=False)
 
     def edits(self) -> pl.DataFrame:
         """What the steps changed."""
-        return pl.read_parquet(self.directory / "edits.parquet")
+        return pl.read_parquet(self.directory / "edits.parquet", glob=False)
 
     def tokens(self) -> pa.Table:
         """The token table, memory-mapped."""
@@ -120,16 +122,18 @@ def process(work: Work) -> Done:
     directory = work.cache / "parts" / work.key[:2] / work.key
     if (directory / "facts.json").is_file():
         facts = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
-        return Done(work, directory, [], **facts)
+        if work.skip_bad or not facts["unreadable"]:
+            return Done(work, directory, [], **facts)
     loaded = load.load(work.part, work.dialect, work.rename)
     if loaded.bad and not work.skip_bad:
-        return Done(work, directory, loaded.bad, 0, 0, 0, [], 0, 0)
+        return Done(work, directory, loaded.bad, 0, len(loaded.bad), 0, 0, [], 0, 0)
     frame = pl.concat([loaded.frame, load.unreadable(work.part, loaded.bad)], how="diagonal_relaxed")
     frame, edits = _stepped(schema.with_content_hash(provenance.restore(frame, work.part)), work.steps)
     kept = frame.filter(pl.col("drop").is_null())
     open_ones = unfilled(kept.lazy()).collect()
     facts = {
         "kept": kept.height,
+        "unreadable": len(loaded.bad),
         "by_shape": 0,
         "by_row": 0,
         "unfilled": sorted(set(open_ones["found"].explode().to_list())),
@@ -167,7 +171,7 @@ def _said(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _tokens(kept: pl.DataFrame, how: Rendering, file: Path) -> dict[str, int]:
     from qdata.tokens import injection, split
-    from qdata.tokens.render import render
+    from qdata.tokens.render import Rendered, render
     from qdata.tokens.tokenize import load_encoder, tokenize, weights_of
 
     encoder = load_encoder(how.tokenizer)
@@ -178,11 +182,14 @@ def _tokens(kept: pl.DataFrame, how: Rendering, file: Path) -> dict[str, int]:
             f"{controls} rows hold control tokens as text, the first is {row}; --specials error refuses them. "
             f"`--specials text` trains them as the text they are"
         )
-    rendered = render(how.template, hidden, how.think, how.expand)
-    table = tokenize(rendered.pieces, encoder, weights_of(hidden))
+
+    def table_of(frame: pl.DataFrame) -> tuple[Rendered, pa.Table]:
+        rendered = render(how.template, frame, how.think, how.expand)
+        return rendered, tokenize(rendered.pieces, encoder, weights_of(frame), hidden=controls > 0)
+
+    rendered, table = table_of(hidden)
     if how.split_over:
-        table = split.split_long(table, hidden, how.split_over, lambda part: tokenize(
-            render(how.template, part, how.think, how.expand).pieces, encoder, weights_of(part)))  # fmt: skip
+        table = split.split_long(table, hidden, how.split_over, lambda frame: table_of(frame)[1])
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     return {"by_shape": rendered.by_shape, "by_row": rendered.by_row, "controls": controls}

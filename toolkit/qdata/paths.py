@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 
@@ -30,10 +30,18 @@ def whole(target: Path, *, replace: bool) -> Iterator[Path]:
     """A path beside `target` to write a file or folder to; it becomes `target` when the block ends without an error.
 
     With `replace` an existing target gives way at that moment; without it, QdataError is raised before any work.
+    Folders above it are made, and taken away again when the block ends with an error.
     """
     if target.exists() and not replace:
         raise QdataError(f"{target}: exists already. Choose another -o, or pass --overwrite to replace it.")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    made = [folder for folder in target.parents if not folder.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise QdataError(
+            f"{target}: the folder {target.parent} cannot be made ({error.strerror}: {error.filename}); "
+            f"choose another -o, or move away what is there"
+        ) from None
     _sweep(target)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
@@ -43,8 +51,23 @@ def whole(target: Path, *, replace: bool) -> Iterator[Path]:
             target.rename(old)
         partial.rename(target)
         remove(old)
+    except BaseException:
+        remove(partial)
+        for folder in made:  # the deepest first; one that is in use by now stays
+            with suppress(OSError):
+                folder.rmdir()
+        raise
     finally:
         remove(partial)
+
+
+def name_of(path: str) -> str:
+    """What an output made of `path` is called: a file without its suffix, a folder, of a glob the folder above it."""
+    found = Path(path)
+    while not found.exists() and set("*?[") & set(str(found)):
+        found = found.parent
+    full = found if found.name not in ("", "..") else found.resolve()  # "." has no name of its own
+    return (full.stem if full.is_file() else full.name).lstrip(".") or "rows"
 
 
 def remove(path: Path) -> None:
@@ -57,7 +80,7 @@ def remove(path: Path) -> None:
 
 def _sweep(target: Path) -> None:
     """Removes what a killed run left beside `target`; what a living process writes is not touched."""
-    for leftover in target.parent.glob(f".{target.name}.*-*"):
+    for leftover in target.parent.iterdir():
         pid = leftover.name.rpartition("-")[2]
         if leftover.name.startswith((f".{target.name}.partial-", f".{target.name}.old-")) and not _alive(pid):
             if ".old-" in leftover.name and not target.exists():

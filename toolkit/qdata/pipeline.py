@@ -92,6 +92,7 @@ def plan(recipe: DataRecipe, base: Path = Path(), *, skip_bad: bool = False) -> 
     """Resolves everything a recipe names: files, dialects, steps, template, tokenizer. Hashes the inputs."""
     from qdata.tokens.tokenize import load_encoder
 
+    _refuse_numbers(recipe)
     cache = cache_dir()
     template, tokenizer = _template_and_tokenizer(recipe, base, cache)
     encoder = load_encoder(tokenizer.directory)
@@ -110,6 +111,20 @@ def plan(recipe: DataRecipe, base: Path = Path(), *, skip_bad: bool = False) -> 
     )
     inputs, works = _works(recipe, base, cache, skip_bad, rendering)
     return Plan(recipe, inputs, works, template, tokenizer)
+
+
+def _refuse_numbers(recipe: DataRecipe) -> None:
+    """Raises QdataError for numbers that mean nothing, all at once."""
+    mistakes = [
+        f"data.{name}: wanted a whole number above 0, got {value}"
+        for name, value in (("max_length", recipe.max_length), ("pack", recipe.pack))
+        if value is not None and value <= 0
+    ]
+    val = recipe.val
+    if val is not None and (val <= 0 or (isinstance(val, float) and val >= 1)):
+        mistakes.append(f"data.val: wanted a fraction between 0 and 1, or a whole number of rows, got {val}")
+    if mistakes:
+        raise QdataError("\n".join(mistakes))
 
 
 def _template_and_tokenizer(recipe: DataRecipe, base: Path, cache: Path) -> tuple[Template, locate.Located]:
@@ -203,6 +218,8 @@ def run(
     """
     with whole(output, replace=replace) as partial:
         refuse_samples(planned.inputs, strict)
+        if not any(work.split == "train" for work in planned.works):
+            raise QdataError("data.sources: nothing is named; wanted files, folders or a catalogue name")
         done = list(progress(local.run(process, planned.works, workers), len(planned.works), "tokenizing", console))
         refuse_bad(done)
         partial.mkdir()
@@ -240,9 +257,13 @@ def progress(results: Iterator[Done], total: int, what: str, console: Console | 
 
 
 def refuse_bad(done: Sequence[Done]) -> None:
-    """Raises QdataError that names the first unreadable rows, when there are any."""
+    """Raises QdataError that names the first unreadable rows, when there are any, or a row that came twice."""
     bad = [(d.work.part, b) for d in done for b in d.bad]
     if not bad:
+        files = ((d.work.part.path, d.directory / "conversations.parquet") for d in done)
+        provenance.refuse_twice(
+            (path, pl.read_parquet(file, columns=["row"], glob=False)["row"]) for path, file in files
+        )
         return
     unit = {"jsonl": "line", "csv": "row", "tsv": "row"}
     shown = [f"{p.label}, {unit.get(p.container, 'row')} {b.ordinal}: {b.reason}" for p, b in bad[:5]]

@@ -181,6 +181,11 @@ def _array(value: Any, kind: Any) -> Any:
     return tuple(out)
 
 
+def _mapping(value: Any, kind: Any) -> Any:
+    item = get_args(kind)[1]
+    return {key: _CONVERTER.structure(entry, item) for key, entry in _table(value).items()}
+
+
 def _source(value: Any, _: Any) -> Source:
     if not isinstance(value, (str, dict)):
         raise ValueError(f"wanted a path, or a table with a path, got {_shown(value)}")
@@ -190,6 +195,7 @@ def _source(value: Any, _: Any) -> Source:
 _CONVERTER.register_structure_hook_func(_is_union, _one_of)
 _CONVERTER.register_structure_hook_func(lambda k: _origin(k) is Literal, _literal)
 _CONVERTER.register_structure_hook_func(lambda k: _origin(k) is tuple, _array)
+_CONVERTER.register_structure_hook_func(lambda k: _origin(k) is dict, _mapping)
 _CONVERTER.register_structure_hook_func(lambda k: k == dict[str, Any], lambda value, _: _table(value))
 _plain_source = cattrs.gen.make_dict_structure_fn(Source, _CONVERTER, _cattrs_forbid_extra_keys=True)
 _CONVERTER.register_structure_hook(Source, _source)

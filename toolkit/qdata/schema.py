@@ -61,21 +61,20 @@ LEDGER = pl.Schema(
     }
 )
 
-_TOKENS = pa.schema(
+TOKENS = pa.schema(
     [
         ("input_ids", pa.list_(pa.int32())),
         ("labels", pa.list_(pa.int32())),  # -100 = not trained; not shifted
         ("seq_lengths", pa.list_(pa.int32())),  # tokens of each sequence packed into this row
         ("rows", pa.list_(pa.string())),  # row id of each sequence
         ("sources", pa.list_(pa.string())),
-        ("weights", pa.list_(pa.float32())),  # of each token in the loss; only where some weight is not 1
     ]
 )
 
 
 def tokens(*, weighted: bool) -> pa.Schema:
-    """TOKENS: the schema of shards."""
-    return _TOKENS if weighted else _TOKENS.remove(_TOKENS.get_field_index("weights"))
+    """The schema of shards; `weights` (of each token in the loss) only where some weight is not 1."""
+    return TOKENS.append(pa.field("weights", pa.list_(pa.float32()))) if weighted else TOKENS
 
 
 _CONTENT = ("messages", "tools", "chosen", "rejected", "label", "text")

@@ -37,11 +37,22 @@ def remember(kind: str, path: Path) -> None:
         partial.write_text(json.dumps(notes, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
+def check() -> None:
+    """Raises QdataError where `remember` could not note an output: told before the work, not after it."""
+    _read()
+
+
 def _read() -> dict[str, str]:
     try:
-        notes: dict[str, str] = json.loads(FILE.read_text(encoding="utf-8"))
+        notes = json.loads(FILE.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError:
+    except NotADirectoryError:
+        raise QdataError(
+            f"{FOLDER}: a file is where the folder should be that notes what was made; rename it, or work elsewhere"
+        ) from None
+    except (ValueError, OSError):
         raise QdataError(f"{FILE}: not readable; remove it") from None
+    if not isinstance(notes, dict) or not all(isinstance(path, str) for path in notes.values()):
+        raise QdataError(f"{FILE}: not the note that qdata writes there (the last outputs by kind); remove it")
     return notes

@@ -23,6 +23,8 @@ from qtrain.recipe import Train, TrainRecipe
 from qtrain.sft import ShardTrainer, sft_arguments
 from qtrain.start import Start, decide
 
+PROVEN_ROWS = 16  # of each split, drawn by seed; all of them take `qdata verify` minutes on a large set
+
 
 def train(recipe: TrainRecipe, output: Path, console: Console, *, strict: bool = False) -> dict[str, Any]:
     """Train `recipe` into a new folder under `output`/<recipe>/; returns the run's report.
@@ -34,6 +36,7 @@ def train(recipe: TrainRecipe, output: Path, console: Console, *, strict: bool =
     began = time.monotonic()
     start = decide(recipe, console, strict=strict)
     shards = _shards(recipe, start.data, console, strict=strict)
+    prove(shards, console)
     arguments = sft_arguments(start.train, validation=shards.validation is not None)
     model = models.load(start.folder, recipe.model.attn_implementation)
     tokenizer = _tokenizer(shards, model)
@@ -64,6 +67,21 @@ def train(recipe: TrainRecipe, output: Path, console: Console, *, strict: bool =
     keys = ("recipe", "stand_in", "sample", "parameters", "result")
     places = {"run": str(folder), "model": str(folder / "final"), "shards": str(shards.path)}
     return {**places, **{key: facts[key] for key in keys}}
+
+
+def prove(shards: Shards, console: Console) -> None:
+    """Before the first step: some rows are checked against what a server will see. Raises QdataError where they differ."""
+    from qdata.tokens.verify import verify
+
+    result = verify(shards.path, sample=PROVEN_ROWS)
+    if result.failures:
+        raise QdataError(
+            f"{shards.path}: what would be trained is not what will be served: {result.cases[0]}\n"
+            f"All of it: qdata verify {shards.path}"
+        )
+    console.print(
+        f"verified: {result.answers:,} answers of {PROVEN_ROWS} rows a split stand behind their serving prompts"
+    )
 
 
 def _shards(recipe: TrainRecipe, data: DataRecipe, console: Console, *, strict: bool) -> Shards:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import cast
 
 from qdata.errors import QdataError, did_you_mean
 from qdata.paths import shipped
@@ -16,6 +17,7 @@ from qdata.rows import source as containers
 
 SAMPLES = shipped("recipes/samples")
 WORKSPACE = Path("data")
+INCOMPLETE = ".qdata-incomplete"  # lies in a data set's folder until all its files have arrived
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,10 @@ def entries(workspace_file: Path = Path("datasets.toml")) -> dict[str, Entry]:
     """The catalogue that ships with us, with the working directory's `datasets.toml` over it."""
     tables = tomllib.loads((resources.files("qdata") / "rows" / "catalog.toml").read_text(encoding="utf-8"))
     if workspace_file.is_file():
-        tables |= tomllib.loads(workspace_file.read_text(encoding="utf-8"))
+        try:
+            tables |= tomllib.loads(workspace_file.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise QdataError(f"{workspace_file}: not valid TOML: {error}; mend it or move it away") from None
     mistakes: list[str] = []
     found = {name: structure(Entry, table, name, mistakes) for name, table in tables.items()}
     if mistakes:
@@ -64,6 +69,8 @@ def resolve(sources: Sequence[Source], base: Path = Path()) -> list[Input]:
     for one in sources:
         if one.name and set("/#") & set(one.name):
             raise QdataError(f"source name {one.name!r}: wanted one without / and #, which part row ids")
+        if twice := {theirs for theirs in one.map.values() if list(one.map.values()).count(theirs) > 1}:
+            raise QdataError(f"{one.path}: map names {', '.join(sorted(twice))} for two columns; wanted one for each")
     inputs = [found for one in sources for found in _resolve(one, base)]
     seen: set[Path] = set()
     for found in inputs:
@@ -85,6 +92,7 @@ def _resolve(one: Source, base: Path) -> list[Input]:
             raise QdataError(f"{one.path}: no such file, folder or catalogue entry.{did_you_mean(one.path, known)}")
         root = path if path.is_dir() else path.parent
         name, files, form = one.name or _folder_name(root), _selected(path, one.files), one.format
+    _refuse_incomplete(root)
     return [
         Input(
             name,
@@ -97,6 +105,13 @@ def _resolve(one: Source, base: Path) -> list[Input]:
         )
         for file in files
     ]
+
+
+def _refuse_incomplete(folder: Path) -> None:
+    """Half a data set looks like a whole one; raises QdataError where a download below `data/` was not finished."""
+    for above in (folder, *folder.parents):
+        if (above / INCOMPLETE).is_file():
+            raise QdataError(f"{above}: its download was not finished. Finish it: qdata fetch {above.name}")
 
 
 def _entry_folder(name: str, entry: Entry) -> Path:
@@ -146,23 +161,46 @@ def fetch(name: str, revision: str | None = None) -> Path:
     `HF_ENDPOINT` is honoured by the client. Raises QdataError when the name is unknown or the hub refuses.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError
 
     entry = entries().get(name)
     if entry is None or entry.hub is None:
         raise QdataError(f"{name}: no such catalogue entry.{did_you_mean(name, entries())}")
-    endpoint = HfApi().endpoint
+    api = HfApi()
     target = WORKSPACE / name
+    http_error = cast(
+        "type[Exception]", HfHubHTTPError.__mro__[1]
+    )  # the HTTP client's own; which client it is, only the hub library knows
     try:
-        found = snapshot_download(entry.hub, repo_type="dataset", revision=revision, local_dir=target)
-    except GatedRepoError:
-        reason = "the data set is gated: accept its terms on its page and log in with `hf auth login`"
-    except RepositoryNotFoundError:
-        reason = "no such data set, or it is private and no token was given (`hf auth login`)"
-    except (LocalEntryNotFoundError, OSError, HfHubHTTPError) as error:
-        reason = (
-            f"cannot be reached ({type(error).__name__}); set HF_ENDPOINT to a mirror, or run the same command again"
-        )
+        # Asked first: snapshot_download calls it a success when the hub is silent and some files are here already.
+        info = api.dataset_info(entry.hub, revision=revision or "main", timeout=30)
+        target.mkdir(parents=True, exist_ok=True)
+        (target / INCOMPLETE).write_text("qdata fetch has not finished here\n", encoding="utf-8")
+        snapshot_download(entry.hub, repo_type="dataset", revision=info.sha or revision, local_dir=target)
+        missing = [file.rfilename for file in info.siblings or () if not (target / file.rfilename).exists()]
+    except (http_error, OSError) as error:
+        reason = _refused(error, revision)
     else:
-        return Path(found)
-    raise QdataError(f"{name}: {entry.hub} at {endpoint}: {reason}. Nothing of data/{name} was lost.")
+        if not missing:
+            (target / INCOMPLETE).unlink()
+            return target.resolve()
+        reason = f"{len(missing)} files did not arrive, the first is {missing[0]}; run the same command again"
+    raise QdataError(f"{name}: {entry.hub} at {api.endpoint}: {reason}. Nothing of data/{name} was lost.")
+
+
+def _refused(error: Exception, revision: str | None) -> str:
+    """Why a hub gave nothing, and what to do about it."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return "the data set is gated: accept its terms on its page and log in with `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such data set, or it is private and no token was given (`hf auth login`)"
+    if isinstance(error, RevisionNotFoundError):
+        return f"it has no branch, tag or commit {revision!r}; leave out --revision for the newest"
+    if isinstance(error, HfHubHTTPError) and error.response is not None and error.response.status_code == 401:
+        return "the hub wants a token, or refuses the one given; log in with `hf auth login`"
+    if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError | FileExistsError):
+        return f"cannot be written here ({error})"
+    kind = type(error).__name__
+    return f"cannot be reached ({kind}); set HF_ENDPOINT to a mirror, or run the same command again"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 import orjson
 import polars as pl
 
+from qdata.rows import exact
 from qdata.rows.source import Bad, Rows, short
 
 # Fields whose nested values are kept as JSON text: see schema.py.
 JSON_TEXT = frozenset({"tools", "tool_calls"})
+
+_NONE = type(None)
 
 
 def columns(
@@ -21,38 +26,50 @@ def columns(
     """Rows as a frame of `ordinal`, the columns a dialect knows, and `extra`: the JSON text of everything else.
 
     `rename` maps a dialect's column to the file's. A nested value in a text column becomes its JSON text; a value
-    that does not fit its column makes the row `Bad`.
+    that does not fit its column makes the row `Bad`. What becomes of a value never depends on other rows.
     """
-    renamed = {theirs: ours for ours, theirs in (rename or {}).items()}
-    dicts, ordinals, bad = rows.rows, rows.ordinals, []
-    if renamed:
-        dicts = [{renamed.get(k, k): v for k, v in row.items()} for row in dicts]
-    data: dict[str, pl.Series] = {"ordinal": pl.Series(ordinals, dtype=pl.Int64)}
+    dicts = [renamed(row, rename) for row in rows.rows] if rename else rows.rows
+    data: dict[str, pl.Series] = {"ordinal": pl.Series(rows.ordinals, dtype=pl.Int64)}
     misfits: dict[int, str] = {}
     for name, dtype in wanted.items():
         values = [row.get(name) for row in dicts]
         if name in JSON_TEXT:
-            values = [v if v is None or isinstance(v, str) else orjson.dumps(v).decode() for v in values]
-        try:
-            data[name] = pl.Series(name, values, dtype, strict=True)
-        except (TypeError, pl.exceptions.PolarsError, OverflowError):
-            fitted = [_fit(v, dtype, name) for v in values]
-            for index, value in enumerate(fitted):
+            values = [v if v is None or isinstance(v, str) else exact.text(v) for v in values]
+        if not _exactly(values, dtype):
+            values = [_fit(v, dtype, name) for v in values]
+            for index, value in enumerate(values):
                 if isinstance(value, _Misfit):
                     misfits.setdefault(index, f"{value.wanted}, got {short(value.value)}")
-                    fitted[index] = None
-            data[name] = pl.Series(name, fitted, dtype, strict=True)
-    nested = {name: known for name, dtype in wanted.items() if (known := _struct_fields(dtype))}
-    extra = [orjson.dumps(rest).decode() if (rest := _rest(row, wanted, nested)) else None for row in dicts]
-    data["extra"] = pl.Series(extra, dtype=pl.String)
+                    values[index] = None
+        data[name] = pl.Series(name, values, dtype, strict=True)
+    nested = {name: known for name, dtype in wanted.items() if (known := struct_fields(dtype))}
+    rests = [_rest(row, wanted, nested) for row in dicts]
+    if rename:
+        rests = [_shadowed(row, rename) | rest for row, rest in zip(rows.rows, rests, strict=True)]
+    data["extra"] = pl.Series([exact.text(rest) if rest else None for rest in rests], dtype=pl.String)
     frame = pl.DataFrame(data)
-    if misfits:
-        bad = [Bad(ordinals[i], reason, json.dumps(dicts[i], ensure_ascii=False)) for i, reason in misfits.items()]
-        frame = frame.filter(~pl.int_range(pl.len()).is_in(list(misfits)))
-    return frame, bad
+    if not misfits:
+        return frame, []
+    bad = [Bad(rows.ordinals[i], why, json.dumps(rows.rows[i], ensure_ascii=False)) for i, why in misfits.items()]
+    return frame.filter(~pl.int_range(pl.len()).is_in(list(misfits))), bad
 
 
-def _struct_fields(dtype: Any) -> frozenset[str]:
+def renamed(row: Mapping[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:
+    """A row with the file's columns under the dialect's names.
+
+    A column that already has a name which another one is mapped to is left out: it is not what the user means by it.
+    """
+    theirs = {file: ours for ours, file in rename.items()}
+    return {theirs.get(k, k): v for k, v in row.items() if k in theirs or k not in rename}
+
+
+def _shadowed(row: Mapping[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:
+    """The columns that `renamed` leaves out: columns nobody knows, as all others."""
+    return {k: v for k, v in row.items() if k in rename and k not in rename.values()}
+
+
+def struct_fields(dtype: Any) -> frozenset[str]:
+    """The keys of the items of a list of objects; none for every other type."""
     inner = dtype.inner if isinstance(dtype, pl.List) else None
     return frozenset(f.name for f in inner.fields) if isinstance(inner, pl.Struct) else frozenset()
 
@@ -62,11 +79,36 @@ def _rest(row: dict[str, Any], wanted: Any, nested: dict[str, frozenset[str]]) -
     rest = {k: v for k, v in row.items() if k not in wanted}
     for name, known in nested.items():
         items = row.get(name)
+        if isinstance(items, str):
+            items = _decoded(items)
         if isinstance(items, list) and any(isinstance(m, dict) and not m.keys() <= known for m in items):
-            rest[f"{name}[]"] = [
-                {k: v for k, v in m.items() if k not in known} if isinstance(m, dict) else {} for m in items
-            ]
+            key = f"{name}[]"
+            while key in rest:  # somebody's own column
+                key += "[]"
+            rest[key] = [{k: v for k, v in m.items() if k not in known} if isinstance(m, dict) else {} for m in items]
     return rest
+
+
+_TYPES = {pl.String: str, pl.Boolean: bool, pl.Float64: float}
+
+
+def _exactly(values: list[Any], dtype: Any) -> bool:
+    """Whether all values are None or of the very Python types of `dtype`, so that polars has nothing to decide."""
+    kinds = set(map(type, values)) - {_NONE}
+    if isinstance(dtype, pl.List):
+        return kinds <= {list} and _exactly(list(chain.from_iterable(v for v in values if v)), dtype.inner)
+    if isinstance(dtype, pl.Struct):
+        items = [v for v in values if v is not None]
+        return (
+            kinds <= {dict}
+            and all(items)
+            and all(_exactly([m.get(f.name) for m in items], f.dtype) for f in dtype.fields)
+        )
+    return kinds <= {_TYPES[dtype]} and (dtype != pl.Float64 or not kinds or all(map(_is_finite, values)))
+
+
+def _is_finite(value: float | None) -> bool:
+    return value is None or math.isfinite(value)
 
 
 class _Misfit(NamedTuple):
@@ -102,18 +144,22 @@ def _fit_text(value: Any, name: str) -> Any:
         return value
     if name.rsplit(".", 1)[-1] not in JSON_TEXT and isinstance(value, (list, dict)):
         return _Misfit(f"{name}: wanted text", value)
-    return orjson.dumps(value).decode()
+    return exact.text(value)
 
 
 def _fit_number(value: Any, name: str) -> Any:
+    misfit = _Misfit(f"{name}: wanted a number", value)
     try:
-        return _Misfit(f"{name}: wanted a number", value) if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        return _Misfit(f"{name}: wanted a number", value)
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return misfit
+    if math.isnan(number) and isinstance(value, float):
+        return None  # how tables say that there is none
+    return number if math.isfinite(number) and not isinstance(value, bool) else misfit
 
 
 def _decoded(text: str) -> Any:
     try:
-        return orjson.loads(text)
+        return exact.loads(text.encode())
     except orjson.JSONDecodeError:
         return text

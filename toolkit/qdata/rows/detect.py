@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from qdata import plugin
 from qdata.errors import QdataError
 from qdata.rows import formats
+from qdata.rows.columns import renamed
 from qdata.rows.source import Bad
 
 
@@ -34,10 +35,9 @@ def detect(
     if not rows:
         first = f" Line {bad[0].ordinal}: {bad[0].reason}." if bad else ""
         raise QdataError(f"{label}: no rows in it.{first}")
-    theirs = {file: ours for ours, file in (rename or {}).items()}
-    renamed = [{theirs.get(k, k): v for k, v in row.items()} for row in rows]
+    seen = [renamed(row, rename) for row in rows] if rename else rows
     claims = {
-        name: [plugin.find(formats, name).claims(row) for row in renamed]
+        name: [plugin.find(formats, name).claims(row) for row in seen]
         for name in ([only] if only else plugin.names(formats))
     }
     counts = {name: sum(claimed) for name, claimed in claims.items()}

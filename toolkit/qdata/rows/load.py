@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import orjson
 import polars as pl
 
 from qdata import plugin, schema
-from qdata.rows import formats, source
+from qdata.rows import exact, formats, source
 from qdata.rows.columns import columns
 from qdata.rows.source import Bad, Part
 
@@ -33,17 +32,28 @@ def load(part: Part, dialect: str, rename: Mapping[str, str] | None = None) -> L
     )
     shaped = schema.conform(frame).collect()
     reasons = shaped.select(_fault().alias("fault"))["fault"]
+    if hasattr(form, "fault"):  # what only the dialect can see, before its columns become messages
+        reasons = raw.select(fault=pl.coalesce(form.fault(), pl.lit(reasons)))["fault"]
     if reasons.null_count() == len(reasons):
         return Loaded(shaped, [*rows.bad, *misfits])
     faulty = [(i, reason) for i, reason in enumerate(reasons) if reason is not None]
     by_ordinal = dict(zip(rows.ordinals, rows.rows, strict=True))
     ordinals = raw["ordinal"]
-    faults = [Bad(ordinals[i], reason, _text(by_ordinal[ordinals[i]])) for i, reason in faulty]
+    faults = [
+        Bad(ordinals[i], reason, exact.text(by_ordinal[ordinals[i]]), _CODES.get(reason, "misfit"))
+        for i, reason in faulty
+    ]
     return Loaded(shaped.filter(reasons.is_null()), sorted([*rows.bad, *misfits, *faults]))
 
 
-def _text(row: dict[str, Any]) -> str:
-    return orjson.dumps(row).decode()
+_UNKNOWN_ROLE = f"a message whose role is not one of {', '.join(schema.ROLES)}"
+_CODES = {
+    _UNKNOWN_ROLE: "unknown_role",
+    "no messages": "no_messages",
+    "an empty list of messages": "no_messages",
+    "the answer is null or missing": "answer_missing",
+    "a message without content": "content_missing",
+}
 
 
 def _fault() -> pl.Expr:
@@ -62,7 +72,7 @@ def _fault() -> pl.Expr:
         .when(messages.list.len() == 0)
         .then(pl.lit("an empty list of messages"))
         .when(~every(role.is_in(list(schema.ROLES))))
-        .then(pl.lit(f"a message whose role is not one of {', '.join(schema.ROLES)}"))
+        .then(pl.lit(_UNKNOWN_ROLE))
         .when(~every((role != "assistant") | said))
         .then(pl.lit("the answer is null or missing"))
         .when(~every(content.is_not_null() | (role == "assistant")))
@@ -71,13 +81,13 @@ def _fault() -> pl.Expr:
 
 
 def unreadable(part: Part, bad: list[Bad]) -> pl.DataFrame:
-    """Bad rows as dropped CONVERSATION rows, their raw text kept in `extra`."""
+    """Bad rows as dropped CONVERSATION rows; `extra` keeps their raw text and the reason in words."""
     frame = pl.DataFrame(
         {
             "row": [f"{part.source}/{part.relative}#{b.ordinal}" for b in bad],
             "source": [part.source] * len(bad),
-            "drop": [f"read.{b.reason}" for b in bad],
-            "extra": [_text({"raw": b.raw}) for b in bad],
+            "drop": [f"read.{b.code}" for b in bad],
+            "extra": [exact.text({"raw": b.raw, "reason": b.reason}) for b in bad],
         },
         schema={"row": pl.String, "source": pl.String, "drop": pl.String, "extra": pl.String},
     )

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from qdata.errors import QdataError
 from qdata.paths import file_sha256
 from qdata.rows.source import Part
 
@@ -22,13 +24,24 @@ def sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".qdata")
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether a folder was made by `qdata convert`, beside a file."""
+    return _manifest(folder) is not None
+
+
+def _manifest(folder: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        said = found["command"] == "convert" and found["output"]["sha256"] and isinstance(found["inputs"], list)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # somebody else's, whatever it is
+    return found if said and (folder / "ledger.parquet").is_file() else None
+
+
 def manifest_beside(path: Path) -> dict[str, Any] | None:
-    """The manifest beside a file, or None where there is none or the file was edited since."""
-    file = sidecar(path) / "manifest.json"
-    if not file.is_file():
-        return None
-    manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return manifest if manifest["output"]["sha256"] == file_sha256(path) else None
+    """The manifest beside a file, or None where there is none of ours or the file was edited since."""
+    manifest = _manifest(sidecar(path))
+    return manifest if manifest and manifest["output"]["sha256"] == file_sha256(path) else None
 
 
 @functools.cache
@@ -61,3 +74,27 @@ def restore(frame: pl.DataFrame, part: Part) -> pl.DataFrame:
     return joined.with_columns(row=pl.coalesce("first_row", "row"), source=pl.coalesce("first_source", "source")).drop(
         "ordinal", "first_row", "first_source"
     )
+
+
+def refuse_twice(ids: Iterable[tuple[Path, pl.Series]]) -> None:
+    """Raises QdataError where two rows have one id: a file beside what was made from it, or two of one origin.
+
+    `ids`: the row ids of each part, with the part's file. Edits and places are told by row id, so it must be one row's.
+    """
+    parts = list(ids)
+    if not parts:
+        return
+    every = pl.concat([pl.DataFrame({"row": rows, "part": i}, schema=_IDS) for i, (_, rows) in enumerate(parts)])
+    twice = every.filter(pl.col("row").is_duplicated()).head(1)
+    if twice.is_empty():
+        return
+    row = twice["row"][0]
+    files = list(dict.fromkeys(parts[i][0] for i in every.filter(pl.col("row") == row)["part"]))
+    made = next((file for file in reversed(files) if sidecar(file).is_dir()), files[-1])
+    raise QdataError(
+        f"{row}: this row is in {' and in '.join(map(str, files))}; it would be trained twice under one id. "
+        f"Name only one of them; or, if they are different rows, remove {sidecar(made)}, which holds their old ids."
+    )
+
+
+_IDS = pl.Schema({"row": pl.String, "part": pl.Int64})

@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from qdata.errors import QdataError
+from qdata.rows import exact
 
 PART_BYTES = 32 << 20
+_CELL = (1 << 31) - 1  # characters in a CSV cell; the module's own limit of 131,072 is less than a long answer
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 
@@ -43,11 +45,15 @@ class Part:
 
 
 class Bad(NamedTuple):
-    """A row that could not be read: its ordinal, what is wrong, and the raw text."""
+    """A row that could not be read: its ordinal, what is wrong in words, the raw text, and the kind of mistake.
+
+    The ledger counts rows by `code`; the words name the place and would be another reason for every row.
+    """
 
     ordinal: int
     reason: str
     raw: str
+    code: str = "misfit"
 
 
 class Rows(NamedTuple):
@@ -109,14 +115,15 @@ def _container(path: Path) -> str:
         return suffix[1:]
     with path.open("rb") as file:
         head = file.read(1 << 16)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise QdataError(f"{path}: the file is UTF-16; wanted UTF-8. Convert it: iconv -f UTF-16 -t UTF-8")
-    if suffix not in SUFFIXES and b"\0" in head:
-        raise QdataError(f"{path}: not a text file; wanted one of {', '.join(SUFFIXES)}")
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise QdataError(f"{path}: the file is UTF-16; wanted UTF-8. Convert it: iconv -f UTF-16 -t UTF-8")
+        if suffix not in SUFFIXES and b"\0" in head:
+            raise QdataError(f"{path}: not a text file; wanted one of {', '.join(SUFFIXES)}")
+        start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+        first = start if suffix != ".json" or b"\n" in start else start + file.readline()  # a line may be long
     if start.startswith(b"["):
         return "json"  # also when it calls itself .jsonl: many are arrays in truth
-    if suffix == ".json" and not _is_json(start.split(b"\n", 1)[0]):
+    if suffix == ".json" and not _is_json(first.split(b"\n", 1)[0]):
         return "json"  # one object, pretty-printed
     return "jsonl"
 
@@ -141,26 +148,21 @@ def _line_parts(part: Part, part_bytes: int) -> Iterator[Part]:
 
 
 def _row_groups(part: Part, sha256: str) -> Iterator[Part]:
-    import pyarrow.parquet as pq
+    from qdata.rows import tables
 
-    try:
-        meta = pq.ParquetFile(part.path).metadata
-    except Exception as error:
-        raise QdataError(f"{part.path}: not a readable Parquet file ({error})") from None
     ordinal = 1
-    for group in range(meta.num_row_groups):
+    for group, rows in enumerate(tables.row_groups(part.path)):
         yield replace(part, start=group, stop=group + 1, first=ordinal, sha256=sha256)
-        ordinal += meta.row_group(group).num_rows
+        ordinal += rows
 
 
 def read(part: Part) -> Rows:
     """All rows of a part. Rows that are broken are returned as `bad`; a container that is broken as a whole raises
     QdataError."""
     if part.container == "parquet":
-        import pyarrow.parquet as pq
+        from qdata.rows import tables
 
-        table = pq.ParquetFile(part.path).read_row_group(part.start)
-        rows = [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
+        rows = tables.rows_of(part.path, part.start)
         return Rows(list(range(part.first, part.first + len(rows))), rows, [])
     with part.path.open("rb") as file:
         file.seek(part.start)
@@ -172,13 +174,13 @@ def read(part: Part) -> Rows:
 
 def _lines(part: Part, data: bytes) -> Rows:
     out = Rows([], [], [])
-    loads = orjson.loads
+    loads = exact.loads if exact.has_long_digits(data) else orjson.loads
     for ordinal, line in enumerate(data.split(b"\n"), part.first):
         if not line or line.isspace():
             continue
         try:
             row = loads(line)
-        except orjson.JSONDecodeError:
+        except ValueError:
             out.bad.append(_bad_json(ordinal, line))
             continue
         _take(out, ordinal, row)
@@ -190,7 +192,8 @@ def _take(out: Rows, ordinal: int, row: Any) -> None:
         out.ordinals.append(ordinal)
         out.rows.append(row)
     else:
-        out.bad.append(Bad(ordinal, f"wanted a JSON object, got {short(row)}", json.dumps(row, ensure_ascii=False)))
+        raw = json.dumps(row, ensure_ascii=False)
+        out.bad.append(Bad(ordinal, f"wanted a JSON object, got {short(row)}", raw, "no_object"))
 
 
 def _bad_json(ordinal: int, line: bytes) -> Bad:
@@ -199,12 +202,14 @@ def _bad_json(ordinal: int, line: bytes) -> Bad:
     try:
         line.decode("utf-8")
     except UnicodeDecodeError as error:
-        return Bad(ordinal, f"not UTF-8 (byte 0x{line[error.start]:02x} at byte {error.start + 1} of the line)", raw)
+        where = f"byte 0x{line[error.start]:02x} at byte {error.start + 1} of the line"
+        return Bad(ordinal, f"not UTF-8 ({where})", raw, "not_utf8")
     try:
         orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        return Bad(ordinal, f"not valid JSON: {error.msg} at column {error.colno}, near {_near(raw, error.colno)}", raw)
-    raise AssertionError("called for a line that parses")
+        where = f"at column {error.colno}, near {_near(raw, error.colno)}"
+        return Bad(ordinal, f"not valid JSON: {error.msg} {where}", raw, "not_json")
+    return Bad(ordinal, "a number with more digits than can be read", raw, "not_json")
 
 
 def _near(text: str, column: int) -> str:
@@ -220,7 +225,7 @@ def short(value: Any) -> str:
 
 def _array(part: Part, data: bytes) -> Rows:
     try:
-        rows = orjson.loads(data)
+        rows = exact.loads(data)
     except orjson.JSONDecodeError as error:
         try:
             text = data.decode("utf-8")
@@ -243,15 +248,26 @@ def _csv(part: Part, data: bytes) -> Rows:
     except UnicodeDecodeError as bad:
         line = data.count(b"\n", 0, bad.start) + 1
         raise QdataError(f"{part.path}, line {line}: not UTF-8 (byte 0x{data[bad.start]:02x})") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if part.container == "tsv" else ",")
+    csv.field_size_limit(_CELL)
+    comma = "\t" if part.container == "tsv" else ","
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, strict=True)
     out = Rows([], [], [])
-    for ordinal, row in enumerate(reader, part.first):
-        if None in row or None in row.values():
-            wanted = len(reader.fieldnames or [])
-            raw = json.dumps({str(k): v for k, v in row.items()}, ensure_ascii=False)
-            out.bad.append(Bad(ordinal, f"wanted {wanted} fields as in the header", raw))
-        else:
-            _take(out, ordinal, row)
+    begins = 1  # the line at which a row begins: where an open quote is found, the file's end says nothing
+    try:
+        begins = 1 if reader.fieldnames is None else reader.line_num + 1
+        for ordinal, row in enumerate(reader, part.first):
+            begins = reader.line_num + 1
+            if None in row or None in row.values():
+                wanted = len(reader.fieldnames or [])
+                raw = json.dumps({str(k): v for k, v in row.items()}, ensure_ascii=False)
+                out.bad.append(Bad(ordinal, f"wanted {wanted} fields as in the header", raw, "fields"))
+            else:
+                _take(out, ordinal, row)
+    except csv.Error as error:
+        raise QdataError(
+            f"{part.path}: not valid CSV ({error}) in the row that begins at line {begins}; wanted every quote closed, "
+            f'and doubled ("") inside a quoted cell'
+        ) from None
     return out
 
 

@@ -87,10 +87,12 @@ def hide(frame: pl.DataFrame, controls: Controls) -> tuple[pl.DataFrame, int]:
     which = frame.select(hit=found("messages", controls) | in_tools)["hit"]
     if not which.any():
         return frame, 0
-    rows = frame.filter(which)
     private = pl.col("messages").list.eval(pl.element().struct.field("content").str.contains(PRIVATE)).list.any()
-    if rows.select(private.any()).item():
-        raise QdataError(f"{rows.filter(private)['row'][0]}: holds private characters U+10F000 to U+10F3FF")
+    if frame.select(private.any()).item():
+        raise QdataError(
+            f"{frame.filter(private)['row'][0]}: holds private-use characters U+10F000 to U+10F3FF, which stand for "
+            f"control tokens while these are trained as text; remove them, or pass --specials keep"
+        )
 
     def replaced(text: pl.Expr, tokens: tuple[str, ...]) -> pl.Expr:
         return text.str.replace_many(list(tokens), [controls.hidden(t) for t in tokens]) if tokens else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ def row_of(directory: Path, split: str, wanted: str) -> tuple[int, dict[str, Any
     if split not in splits:
         raise QdataError(f"{directory}: no split {split!r}; it has {', '.join(splits)}")
     seen = 0
-    number = int(wanted) if wanted.lstrip("-").isdigit() else None
+    number = int(wanted) if re.fullmatch(r"-?[0-9]+", wanted) else None
     if number is not None and number < 0:
         number += splits[split]["rows"]
     for batch in shards.read_split(directory, split):
@@ -51,7 +52,7 @@ def row_of(directory: Path, split: str, wanted: str) -> tuple[int, dict[str, Any
 
 
 def _whereabouts(directory: Path, row: str) -> str:
-    book = pl.scan_parquet(directory / "ledger.parquet")
+    book = pl.scan_parquet(directory / "ledger.parquet", glob=False)
     line = book.filter(pl.col("row") == row).collect()
     if not line.height:
         some = book.head(1).collect()["row"].to_list()
@@ -66,23 +67,42 @@ def tokens_of(row: dict[str, Any], directory: Path) -> Iterator[list[Token]]:
     """The tokens of each sequence packed into a row, in order."""
     from tokenizers import Tokenizer
 
-    decode = Tokenizer.from_file(str(directory / "tokenizer" / "tokenizer.json")).decode
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer" / "tokenizer.json"))
     start = 0
     for length in row["seq_lengths"]:
         ids, labels = (row[c][start : start + length] for c in ("input_ids", "labels"))
-        yield list(_tokens(ids, labels, decode))
+        yield list(_tokens(ids, labels, tokenizer))
         start += length
 
 
-def _tokens(ids: list[int], labels: list[int], decode: Any) -> Iterator[Token]:
-    waiting: list[int] = []
+def _tokens(ids: list[int], labels: list[int], tokenizer: Any) -> Iterator[Token]:
+    added = {i: token.content for i, token in tokenizer.get_added_tokens_decoder().items()}
+    waiting, data = [], b""
     for at, (one, label) in enumerate(zip(ids, labels, strict=True)):
         waiting.append(one)
-        text = decode(waiting, skip_special_tokens=False)
+        data += added[one].encode() if one in added else _bytes(tokenizer.id_to_token(one))
         last = at + 1 == len(ids) or (labels[at + 1] == shards.IGNORED) != (label == shards.IGNORED)
-        if "\ufffd" not in text or last or len(waiting) == 4:  # no character has more than four bytes
-            yield Token(waiting, text, label != shards.IGNORED)
-            waiting = []
+        try:
+            text = data.decode()
+        except UnicodeDecodeError as error:
+            if not last and error.reason == "unexpected end of data":
+                continue  # a character that goes on in the next token
+            text = data.decode(errors="replace")
+        yield Token(waiting, text, label != shards.IGNORED)
+        waiting, data = [], b""
+
+
+def _bytes(token: str) -> bytes:
+    """The bytes of a token written in GPT-2's byte-level alphabet, or its text where it is written in none."""
+    if all(letter in _ALPHABET for letter in token):
+        return bytes(_ALPHABET[letter] for letter in token)
+    return token.encode()
+
+
+# Bytes that print stand for themselves, the others for the code points from 256 on, in order.
+_PRINTING = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTING]
+_ALPHABET = {chr(byte): byte for byte in _PRINTING} | {chr(256 + n): byte for n, byte in enumerate(_OTHERS)}
 
 
 def painted(tokens: list[Token]) -> Text:

@@ -125,7 +125,7 @@ def _observed(*_: Any, **__: Any) -> NoReturn:
     raise ObservedError
 
 
-_LOOKS = ("len", "iter", "getitem", "hash", "format", "mod", "rmod", "mul", "rmul")
+_LOOKS = ("len", "iter", "repr", "getitem", "hash", "format", "mod", "rmod", "mul", "rmul")
 for _name in (*_LOOKS, "eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Probe, f"__{_name}__", _observed)
 

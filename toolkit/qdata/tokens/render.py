@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from qdata.errors import QdataError
 from qdata.tokens import thinking
 from qdata.tokens.probe import MARKS, Assumption, ObservedError, Probe, cut
 from qdata.tokens.template import Template
@@ -163,8 +164,8 @@ def _plan(template: Template, shape: str, think: str, expand: bool) -> _Plan | N
     messages = [{"role": _ROLES[letter.lower()], "content": texts.get(i, "")} for i, letter in enumerate(shape)]
     try:
         samples = pieces(template, messages, None, think, expand)
-    except ObservedError:
-        return None
+    except (ObservedError, QdataError):
+        return None  # a refusal is told of the row it is about
     planned, used = [], []
     for s, sample in enumerate(samples):
         for p, piece in enumerate(sample):

@@ -100,7 +100,7 @@ def samples_of(tables: Sequence[pa.Table], bases: Sequence[int], loss: str) -> S
         turns, _ = _flat(table["turns"])
         weights, _ = _flat(table["weights"])
         ends = ends.astype(np.int64)
-        starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+        starts = np.concatenate([np.zeros(1, np.int64), ends])[:-1]
         starts[per_sample[:-1]] = 0
         trained = _trained(turns, index, per_sample, loss)
         samples = [np.full(len(index), number), offsets[:-1], np.diff(offsets), index + base]

@@ -29,11 +29,13 @@ class Server:
     def __init__(self, directory: Path, stop: str) -> None:
         try:
             from transformers import AutoTokenizer
+            from transformers.utils.chat_template_utils import render_jinja_template
         except ImportError:
             raise QdataError("qdata verify renders with transformers: pip install 'qdata[train]'") from None
         self.tokenizer = AutoTokenizer.from_pretrained(directory)
         self.template = (directory / "chat_template.jinja").read_text(encoding="utf-8")
         self.stop = stop
+        self._render = render_jinja_template
         added = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
         self.special = [t["content"] for t in added if t["special"]]
         self.tags = [t["content"] for t in added if not t["special"]]
@@ -41,10 +43,16 @@ class Server:
     def text(self, messages: list[dict[str, Any]], tools: Any, *, prompt: bool, thinking: bool | None = None) -> str:
         """The rendered text; `thinking` None leaves the template's own switch alone."""
         switch = {} if thinking is None else {"enable_thinking": thinking}
-        rendered = self.tokenizer.apply_chat_template(
-            messages, tools=tools, chat_template=self.template, add_generation_prompt=prompt, tokenize=False, **switch
+        # What apply_chat_template calls; itself it refuses the empty list, which is the prompt of a model that opens.
+        rendered, _ = self._render(
+            conversations=[messages],
+            tools=tools,
+            chat_template=self.template,
+            add_generation_prompt=prompt,
+            **self.tokenizer.special_tokens_map,
+            **switch,
         )
-        return str(rendered)
+        return str(rendered[0])
 
     def ids(self, text: str) -> list[int]:
         """The ids of a text, tokenised in one go."""
@@ -107,7 +115,8 @@ def candidates(
 ) -> Iterator[Served]:
     """What a server could have been asked for of this conversation, turn by turn, as far as not yet met."""
     messages, tools = conversation_of(row)
-    turns = [i for i in answers(messages) if (row["row"], i) not in seen]
+    wanted = answers(messages)[-1:] if manifest["loss"] == "last" else answers(messages)
+    turns = [i for i in wanted if (row["row"], i) not in seen]
     for turn in turns:
         yield server.served(messages, tools, turn, row["think"])
     if manifest["too_long"] != "split":

@@ -26,6 +26,7 @@ import jinja2.sandbox
 from qdata.errors import QdataError, did_you_mean
 from qdata.paths import shipped
 from qdata.tokens import default_system
+from qdata.tokens.probe import ObservedError, Probe
 
 SHIPPED = shipped("templates")
 _HEADER = re.compile(r"\A\{#-?\s*qdata\n(.*?)-?#\}", re.DOTALL)
@@ -58,13 +59,15 @@ class Template:
         if name.endswith(".jinja"):
             if not Path(name).is_file():
                 raise QdataError(f"{name}: no such template file")
-            source, label = Path(name).read_text(encoding="utf-8"), Path(name).stem
+            try:
+                source, label = Path(name).read_text(encoding="utf-8"), Path(name).stem
+            except UnicodeDecodeError as error:
+                raise QdataError(f"{name}: not UTF-8 ({error.reason} at byte {error.start + 1})") from None
         elif name in ours:
             source, label = ours[name].read_text(encoding="utf-8"), name
         else:
             raise QdataError(f"no template is called {name!r}.{did_you_mean(name, ours)} A path ends in .jinja.")
-        header = _HEADER.match(source)
-        declared = tomllib.loads(header.group(1)) if header else {}
+        declared = _declared(source, name)
         template = cls(
             label, source, declared.get("stop", cls.stop), declared.get("tokenizer"), declared.get("follows", "")
         )
@@ -101,7 +104,7 @@ class Template:
             return self._compiled().render(
                 messages=list(messages), tools=tools or None, add_generation_prompt=add_generation_prompt, **switch
             )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise QdataError(f"template {self.name}: {error}") from None
 
     def _compiled(self) -> jinja2.Template:
@@ -109,10 +112,49 @@ class Template:
 
     @property
     def transparent(self) -> bool:
-        """Whether every use of a message's text in it can be observed by a probe (see render.py)."""
+        """Whether every use of a message's text in it can be observed by a probe (see probe.py)."""
         tree = _environment().parse(self.source)
-        filters = {node.name for node in tree.find_all(jinja2.nodes.Filter)}
-        return not any(True for _ in tree.find_all(_CAPTURES)) and filters <= _TRANSPARENT_FILTERS
+        if any(True for _ in tree.find_all(_CAPTURES)):
+            return False
+        if not {node.name for node in tree.find_all(jinja2.nodes.Filter)} <= _TRANSPARENT_FILTERS:
+            return False
+        if any(test.name == "in" or not _sees_arguments(test) for test in tree.find_all(jinja2.nodes.Test)):
+            return False
+        if not all(_sees_operands(compare) for compare in tree.find_all(jinja2.nodes.Compare)):
+            return False
+        return all(_sees_arguments(call) for call in tree.find_all((jinja2.nodes.Call, jinja2.nodes.Filter)))
+
+
+def _declared(source: str, label: str) -> dict[str, str]:
+    """What a template's header comment declares; nothing where it has none."""
+    header = _HEADER.match(source)
+    try:
+        declared = tomllib.loads(header.group(1)) if header else {}
+    except tomllib.TOMLDecodeError as error:
+        raise QdataError(f"{label}: its header comment is not valid TOML: {error}") from None
+    for key, value in declared.items():
+        if not isinstance(value, str):
+            raise QdataError(f"{label}: {key} in its header comment: wanted text, got {value!r}")
+    return declared
+
+
+def _sees_arguments(call: Any) -> bool:
+    """Whether a text given to a call as an argument would be noticed: `'yes or no'.find(text)` looks at it unseen."""
+    if isinstance(call, jinja2.nodes.Call) and isinstance(call.node, jinja2.nodes.Name):
+        return True  # namespace, dict, raise_exception: they store or write
+    given = [*call.args, *(pair.value for pair in call.kwargs), call.dyn_args, call.dyn_kwargs]
+    return all(one is None or isinstance(one, jinja2.nodes.Const) for one in given)
+
+
+def _sees_operands(compare: jinja2.nodes.Compare) -> bool:
+    """Whether a comparison asks the text: `text in 'yes or no'` asks the literal, and the text notices nothing."""
+    lists = (jinja2.nodes.List, jinja2.nodes.Tuple)
+    return all(
+        operand.op not in ("in", "notin")
+        or isinstance(compare.expr, jinja2.nodes.Const)
+        or isinstance(operand.expr, lists)
+        for operand in compare.ops
+    )
 
 
 def of_tokenizer(directory: Path) -> Template:
@@ -175,7 +217,20 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
+    _refuse_probes(value)
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _refuse_probes(value: Any) -> None:
+    """json.dumps reads strings behind their back: a probe (probe.py) would not notice."""
+    if isinstance(value, Probe):
+        raise ObservedError("tojson")
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return
+    for one in value:
+        _refuse_probes(one)
 
 
 def _raise_exception(message: str) -> NoReturn:

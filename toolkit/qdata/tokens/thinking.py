@@ -68,20 +68,22 @@ def served(
     if think == "strip":
         # As history the template writes a turn without reasoning bare: ask what it makes of one more question.
         asked = template.render([*messages[: turn + 1], {"role": "user", "content": "?"}], tools)
-        said = asked.rpartition(template.stop)[0].rpartition(template.stop)[0] + template.stop
+        said = asked.rpartition(template.stop)[0]
     else:
         said = template.render(messages[: turn + 1], tools)
-        said = said[: said.rfind(template.stop) + len(template.stop)]
-    given = messages[turn].get("reasoning_content") or ""
-    if think == "keep" and given.strip() and given.strip() not in said[len(prompt) :]:
-        raise QdataError(
-            f"template {template.name} writes no reasoning, and message {turn} has some, which would be lost. "
-            f"Take a template that shows it, or remove it with --think strip"
-        )
-    if not said.startswith(prompt) or len(said) < len(prompt) + len(template.stop):
+    if not said.startswith(prompt):
         raise QdataError(
             f"template {template.name}, think = {think}: message {turn} is written differently from how its serving "
             f"prompt ends; the prompt ends {prompt[-40:]!r}, the turn reads {said[: len(prompt) + 20][-60:]!r}. "
             f"It cannot be trained as served."
         )
-    return prompt, said[len(prompt) :]
+    answer, stop, _ = said[len(prompt) :].rpartition(template.stop)
+    if not stop:
+        raise QdataError(f"template {template.name}: no stop token {template.stop!r} after message {turn}")
+    given = str(messages[turn].get("reasoning_content") or "").strip()
+    if think == "keep" and given and given not in answer:
+        raise QdataError(
+            f"template {template.name} writes no reasoning, and message {turn} has some, which would be lost. "
+            f"Take a template that shows it, or remove it with --think strip"
+        )
+    return prompt, answer + stop

@@ -21,6 +21,7 @@ import pyarrow as pa
 from qdata.errors import QdataError
 from qdata.tokens.injection import PRIVATE, Controls
 from qdata.tokens.render import PIECES, UNTRAINED, Piece, split_at
+from qdata.tokens.vocabulary import WORDS
 
 Ids = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
@@ -56,6 +57,9 @@ class Encoder:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.controls = Controls.of(self._bytes)
+        # Qwen's pre-tokeniser never joins a newline with a letter, a digit or an ideograph that follows it, and nothing
+        # composes with a newline under NFC. Of another one we know nothing, and look at every joint.
+        self.cuts_after_newline = json.dumps(WORDS)[1:-1].encode() in self._bytes or WORDS.encode() in self._bytes
 
     @cached_property
     def sha256(self) -> str:
@@ -101,13 +105,16 @@ def _loaded(directory: Path, stamp: int) -> Encoder:
     return Encoder(directory)
 
 
-def tokenize(pieces: pl.DataFrame, encoder: Encoder, weights: pl.DataFrame | None = None) -> pa.Table:
+def tokenize(
+    pieces: pl.DataFrame, encoder: Encoder, weights: pl.DataFrame | None = None, *, hidden: bool = False
+) -> pa.Table:
     """The token table (TABLE) of rendered pieces (PIECES): one row per sample, in order.
 
-    `weights` (index, turn, weight) says what answers weigh that do not weigh 1.
+    `weights` (index, turn, weight) says what answers weigh that do not weigh 1; `hidden`, that control tokens were
+    hidden in texts (injection.py).
     """
     pieces = _as_served(pieces, encoder)
-    ids, offsets = _encode_distinct(pieces["text"], encoder)
+    ids, offsets = _encode_distinct(pieces["text"], encoder, hidden)
     first = (pieces["piece"] == 0).to_numpy()
     starts = np.flatnonzero(first)  # piece number at which each sample begins
     counts = np.diff(np.append(starts, pieces.height))
@@ -141,7 +148,7 @@ def weights_of(frame: pl.DataFrame) -> pl.DataFrame:
     return turns.explode("weight", "turn").filter(pl.col("weight").is_not_null()).select("index", "turn", "weight")
 
 
-def _encode_distinct(texts: pl.Series, encoder: Encoder) -> tuple[Ids, Offsets]:
+def _encode_distinct(texts: pl.Series, encoder: Encoder, hidden: bool) -> tuple[Ids, Offsets]:
     """Like `encoder.encode`, but a text that occurs often (the newline after every stop token) is encoded once."""
     distinct = texts.unique(maintain_order=True)
     where = texts.to_frame("t").join(
@@ -149,10 +156,9 @@ def _encode_distinct(texts: pl.Series, encoder: Encoder) -> tuple[Ids, Offsets]:
     )
     which = where["n"].to_numpy().astype(np.int64)
     ids, offsets = encoder.encode(distinct.to_list())
-    hidden = np.flatnonzero(distinct.str.contains(PRIVATE).to_numpy())
-    if len(hidden):
+    if hidden:
         runs = np.split(ids, offsets[1:-1])
-        for place in hidden:
+        for place in np.flatnonzero(distinct.str.contains(PRIVATE).to_numpy()):
             runs[place] = encoder.encode_hidden(distinct[int(place)])
         ids, offsets = np.concatenate(runs), np.concatenate([[0], np.cumsum([len(run) for run in runs])])
     lengths = np.diff(offsets)[which]
@@ -176,7 +182,7 @@ class _Joint(NamedTuple):
 
 def _as_served(pieces: pl.DataFrame, encoder: Encoder) -> pl.DataFrame:
     """Cuts samples in two where a server's history would have other ids than the pieces one by one."""
-    joints = _doubtful_joints(pieces)
+    joints = _doubtful_joints(pieces, encoder.cuts_after_newline)
     if not joints:
         return pieces
     whole, whole_at = encoder.encode([j.prompt + j.answer for j in joints])
@@ -193,15 +199,16 @@ def _as_served(pieces: pl.DataFrame, encoder: Encoder) -> pl.DataFrame:
     return _cut_samples(pieces, merged) if merged else pieces
 
 
-def _doubtful_joints(pieces: pl.DataFrame) -> list[_Joint]:
-    """Earlier answers that do not begin with a letter or digit after a newline.
+def _doubtful_joints(pieces: pl.DataFrame, cuts_after_newline: bool) -> list[_Joint]:
+    """Earlier answers that might merge with their prompt.
 
-    Qwen's pre-tokeniser never joins a newline with a letter, a digit or an ideograph that follows it, and nothing
-    composes with a newline under NFC; all other beginnings are looked at.
+    All that do not begin with a letter or digit after a newline; simply all, where the tokenizer is not known to cut
+    there.
     """
     answer = pl.col("turn") != UNTRAINED
     later = answer.reverse().cum_sum().reverse().over("index", "sample") > 1
-    safe = pl.col("text").str.contains(r"^[\p{L}\p{N}]") & pl.col("text").shift(1).str.ends_with("\n")
+    safe = pl.lit(cuts_after_newline) & pl.col("text").str.contains(r"^[\p{L}\p{N}]")
+    safe &= pl.col("text").shift(1).str.ends_with("\n")
     # An answer without a prompt piece before it in its sample stands directly behind another answer's stop token.
     behind = pl.col("turn").shift(1) == UNTRAINED
     found = (

@@ -24,7 +24,7 @@ from rich.progress import track
 
 from qdata.paths import file_sha256
 from qdata.tokens import shards
-from qdata.tokens.serving import Server, answers, candidates, conversation_of, reasoning_of
+from qdata.tokens.serving import Served, Server, answers, candidates, conversation_of, reasoning_of
 
 KEPT_FAILURES = 20
 Ids = npt.NDArray[np.int32]
@@ -37,9 +37,9 @@ class Result:
     sequences: int = 0
     answers: int = 0
     trained_tokens: int = 0
-    parsed_by_servers: int = 0  # sequences whose data holds control tokens as text, trained as text
     failures: Counter[str] = field(default_factory=Counter)
     cases: list[str] = field(default_factory=list)
+    parsed_by_servers: int = 0  # sequences whose data holds control tokens as text, trained as text
 
     def fail(self, kind: str, case: str) -> None:
         """Counts a failure; the first ones are kept in words."""
@@ -60,6 +60,8 @@ def verify(directory: Path, *, sample: int | None = None, seed: int = 0, console
     manifest = shards.manifest_of(directory)
     result = Result()
     _files(directory, manifest, result)
+    if result.failures["missing file"]:
+        return result
     server = Server(directory / "tokenizer", manifest["template"]["stop"])
     seen: set[tuple[str, int]] = set()
     total = sum(split["rows"] for split in manifest["splits"].values())
@@ -75,7 +77,14 @@ def verify(directory: Path, *, sample: int | None = None, seed: int = 0, console
 
 
 def _files(directory: Path, manifest: dict[str, Any], result: Result) -> None:
-    """The files are the ones the manifest speaks of."""
+    """The files are there, and are the ones the manifest speaks of."""
+    made = [shard["name"] for split in manifest["splits"].values() for shard in split["shards"]]
+    made += ["tokenizer/chat_template.jinja", "tokenizer/tokenizer.json", "ledger.parquet", "conversations.parquet"]
+    for name in made:
+        if not (directory / name).is_file():
+            result.fail("missing file", name)
+    if result.failures:
+        return
     for split in manifest["splits"].values():
         for shard in split["shards"]:
             if file_sha256(directory / shard["name"]) != shard["sha256"]:
@@ -95,7 +104,9 @@ class _Row(NamedTuple):
 
 
 def _rows(directory: Path, manifest: dict[str, Any], sample: int | None, seed: int) -> Iterator[_Row]:
-    texts = pl.scan_parquet(directory / "conversations.parquet").select("row", "messages", "tools", "drop", "think")
+    texts = pl.scan_parquet(directory / "conversations.parquet", glob=False).select(
+        "row", "messages", "tools", "drop", "think"
+    )
     for split, facts in manifest["splits"].items():
         chosen = None
         if sample is not None and sample < facts["rows"]:
@@ -150,32 +161,79 @@ def _sequence(
     stretches = _stretches(trained)
     if not stretches:
         result.fail("untrained", f"{name}: nothing is trained")
+        return
     _vendor(name, messages, ids, manifest, server, result)
     if manifest["specials"] == "text" and server.forged(messages, tools):
         result.parsed_by_servers += 1  # a server would read other ids: that is why these are text here
         _as_text(name, ids, trained, row, manifest, server, seen, result)
-        return
-    if manifest["loss"] == "whole":
-        if not _reads_as(ids, messages, tools, server):
-            result.fail("text", f"{name}: the tokens do not read as the template's text")
-        return
-    for start, stop in stretches:
-        read = server.tokenizer.decode(ids[:start])  # texts first: rendering is cheap, tokenising a long prompt is not
-        matches = [s for s in candidates(row, manifest, server, seen) if _nfc(s.prompt) == read]
-        # Two turns may have one prompt (a part of a conversation that repeats itself): then the answer tells them apart.
-        match = next(
-            (s for s in matches if server.ids(s.answer) == ids[start:stop].tolist()), next(iter(matches), None)
-        )
-        if match is None or server.ids(match.prompt) != ids[:start].tolist():
-            result.fail("prompt", f"{name}: token {start}: no serving prompt ends here; {_around(ids, start, server)}")
-            continue
-        said, answer = ids[start:stop].tolist(), server.ids(match.answer)
-        if said != answer and not _cut(said, answer, manifest):
-            result.fail("answer", f"{name}: {_side_by_side(match.turn, answer, said, server)}")
-        elif len(said) < 2:
-            result.fail("empty turn", f"{name}: message {match.turn} trains nothing but the stop token")
-        seen.add((name, match.turn))
-        result.answers += 1
+    elif manifest["loss"] == "whole":
+        _whole(ids, trained, row, manifest, server, seen, result)
+    else:
+        last = [_stretch(ids, start, stop, row, manifest, server, seen, result) for start, stop in stretches][-1]
+        if last is not None and not _ends_well(ids[stretches[-1][1] :], last, messages, tools, manifest, server):
+            result.fail("text", f"{name}: what follows the last answer is not of the template")
+
+
+def _stretch(
+    ids: Ids,
+    start: int,
+    stop: int,
+    row: dict[str, Any],
+    manifest: dict[str, Any],
+    server: Server,
+    seen: set[tuple[str, int]],
+    result: Result,
+) -> Served | None:
+    """One trained stretch: exactly an answer and its stop token, behind exactly what a server sees before it."""
+    name, said = row["row"], ids[start:stop].tolist()
+    read = server.tokenizer.decode(ids[:start])  # texts first: rendering is cheap, tokenising a long prompt is not
+    matches = [s for s in candidates(row, manifest, server, seen) if _nfc(s.prompt) == read]
+    # Two turns may have one prompt (a part of a conversation that repeats itself): then the answer tells them apart.
+    match = next((s for s in matches if server.ids(s.answer) == said), next(iter(matches), None))
+    if match is None or server.ids(match.prompt) != ids[:start].tolist():
+        result.fail("prompt", f"{name}: token {start}: no serving prompt ends here; {_around(ids, start, server)}")
+        return None
+    answer = server.ids(match.answer)
+    if said != answer and not _cut(said, answer, manifest):
+        result.fail("answer", f"{name}: {_side_by_side(match.turn, answer, said, server)}")
+    elif len(said) < 2:
+        result.fail("empty turn", f"{name}: message {match.turn} trains nothing but the stop token")
+    seen.add((name, match.turn))
+    result.answers += 1
+    return match
+
+
+def _ends_well(
+    tail: Ids, last: Served, messages: list[dict[str, Any]], tools: Any, manifest: dict[str, Any], server: Server
+) -> bool:
+    """What stands behind the last answer, untrained, is what the template writes there, or nothing."""
+    if not len(tail):
+        return True
+    text = server.tokenizer.decode(tail)
+    if manifest["too_long"] == "split":  # a part of the conversation: it ends somewhere in the middle of the whole
+        return bool(text.strip() == "")
+    return _nfc(server.text(messages, tools, prompt=False)).startswith(_nfc(last.prompt + last.answer) + text)
+
+
+def _whole(
+    ids: Ids,
+    trained: Any,
+    row: dict[str, Any],
+    manifest: dict[str, Any],
+    server: Server,
+    seen: set[tuple[str, int]],
+    result: Result,
+) -> None:
+    """Under `whole` every token is trained, but for a history that another sample of the conversation has trained."""
+    messages, tools = conversation_of(row)
+    text, whole = server.tokenizer.decode(ids), _nfc(server.text(messages, tools, prompt=False))
+    first = int(np.argmax(trained))
+    history = server.tokenizer.decode(ids[:first])
+    prompts = (_nfc(s.prompt) for s in candidates(row, manifest, server, seen)) if first else iter(())
+    if not trained[first:].all() or (first and history not in prompts):
+        result.fail("untrained", f"{row['row']}: token {first}: not trained, under loss = whole")
+    if not whole.startswith(text) and not first and text not in whole and manifest["think"] == "none":
+        result.fail("text", f"{row['row']}: the tokens do not read as the template's text")
 
 
 def _cut(said: list[int], answer: list[int], manifest: dict[str, Any]) -> bool:
@@ -210,11 +268,6 @@ def _as_text(
     ends = server.tokenizer.convert_tokens_to_ids(server.stop)
     if int((ids == ends).sum()) > server.text(bare, None, prompt=False).count(server.stop):
         result.fail("forged turn", f"{name}: more {server.stop} tokens than the template writes")
-
-
-def _reads_as(ids: Ids, messages: list[dict[str, Any]], tools: Any, server: Server) -> bool:
-    whole = _nfc(server.text(messages, tools, prompt=False))
-    return whole.startswith(server.tokenizer.decode(ids)) or server.tokenizer.decode(ids) in whole
 
 
 def _nfc(text: str) -> str:
@@ -260,8 +313,8 @@ def _around(ids: Ids, at: int, server: Server) -> str:
 
 def _ledger(directory: Path, result: Result) -> None:
     """Every row of the conversations has one line, and kept lines name a place that exists."""
-    book = pl.read_parquet(directory / "ledger.parquet")
-    rows = pl.read_parquet(directory / "conversations.parquet", columns=["row"])["row"]
+    book = pl.read_parquet(directory / "ledger.parquet", glob=False)
+    rows = pl.read_parquet(directory / "conversations.parquet", glob=False, columns=["row"])["row"]
     if book.height != rows.len() or not book["row"].equals(rows, check_names=False):
         result.fail("ledger", f"{book.height:,} lines for {rows.len():,} rows, or in another order")
     lost = book.filter((pl.col("action") != "dropped") & pl.col("shard").is_null())
@@ -275,20 +328,21 @@ def _complete(
     """Each answer that should be trained was met exactly once (`seen` takes each only once)."""
     if manifest["loss"] == "whole":
         return
-    kept = pl.read_parquet(directory / "ledger.parquet").filter(pl.col("action") != "dropped").select("row")
-    texts = pl.read_parquet(directory / "conversations.parquet", columns=["row", "messages", "tools", "think"])
+    kept = pl.read_parquet(directory / "ledger.parquet", glob=False).filter(pl.col("action") != "dropped").select("row")
+    texts = pl.read_parquet(
+        directory / "conversations.parquet", glob=False, columns=["row", "messages", "tools", "think"]
+    )
     for row in texts.join(kept, on="row", how="semi").iter_rows(named=True):
         messages, tools = conversation_of(row)
         turns = answers(messages)
-        for turn in turns if manifest["loss"] == "assistant" else turns[-1:]:
-            if (row["row"], turn) in seen or not manifest["expand"]:
-                continue
-            served = server.served(messages, tools, turn, row["think"])
-            if (
-                not manifest["max_length"]
-                or len(server.ids(served.prompt) + server.ids(served.answer)) <= manifest["max_length"]
-            ):
-                result.fail("not trained", f"{row['row']}: message {turn} is in no shard")
+        missing = [t for t in (turns if manifest["loss"] == "assistant" else turns[-1:]) if (row["row"], t) not in seen]
+        if not missing or not manifest["expand"]:
+            continue
+        # Turns of one sample go together when it is too long: the last missing one tells its length.
+        served = server.served(messages, tools, missing[-1], row["think"])
+        length = len(server.ids(served.prompt)) + len(server.ids(served.answer))
+        if not manifest["max_length"] or length <= manifest["max_length"]:
+            result.fail("not trained", f"{row['row']}: message {missing[-1]} is in no shard")
 
 
 def report(result: Result, console: Console) -> None:

@@ -33,7 +33,7 @@ _THINK = (*_CALLS, "<tool_response>", "</tool_response>", "<think>", "</think>")
 _SIZE = r"\d+(?:\.\d+)?B(?:-A\d+(?:\.\d+)?B)?"
 _QUANT = r"(?:-(?:AWQ|FP8|GPTQ-Int[48]))?"
 
-_WORDS = (
+WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -142,7 +142,7 @@ def _added(family: Family) -> dict[int, dict[str, Any]]:
 
 
 def _tokenizer(vocabulary: Mapping[str, int], family: Family) -> dict[str, Any]:
-    split = {"type": "Split", "pattern": {"Regex": _WORDS}, "behavior": "Isolated", "invert": False}
+    split = {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": "Isolated", "invert": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     affixes = {"continuing_subword_prefix": "", "end_of_word_suffix": ""}
     return {

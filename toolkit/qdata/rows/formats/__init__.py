@@ -7,7 +7,8 @@ A format is a class with
 - `claims(row)`: whether a raw row (a dict) is in this dialect,
 - `read(frame)`: a lazy frame of those columns → the CONVERSATION columns it can fill (vectorised: the hot road),
 - `write(conversation)`: a CONVERSATION row (a dict) → a row of the dialect,
-- `loses(conversation)`: what `write` could not express, in words, or None.
+- `loses(conversation)`: what `write` could not express, in words, or None,
+- `fault()`, where needed: an expression over the columns, what makes a row none of this dialect, in words, or null.
 
 Formats see polars and `qdata.schema`, nothing else of ours.
 """

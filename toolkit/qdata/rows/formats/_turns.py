@@ -41,5 +41,10 @@ def beyond_alternating(conversation: dict[str, Any], dialect: str) -> str | None
         return "an empty system prompt"
     roles = [m["role"] for m in turns]
     if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
-        return f"the order of turns {', '.join(roles)}; {dialect} holds user, assistant alternating"
+        return f"the order of turns {listed(roles)}; {dialect} holds user, assistant alternating"
     return None
+
+
+def listed(roles: list[str]) -> str:
+    """Roles for a message, cut to the first six: a reason is counted, and no two long conversations are alike."""
+    return ", ".join(roles if len(roles) <= 6 else [*roles[:6], "…"])

@@ -61,6 +61,13 @@ class Alpaca:
         return frame.with_columns(messages=turns).drop(Alpaca.columns)
 
     @staticmethod
+    def fault() -> pl.Expr:
+        """An entry of `history` with more than question and answer: which, and what was wanted."""
+        entries = pl.col("history").list.eval(pl.element().list.len() > 2)
+        what = pl.format("history[{}]: wanted [question, answer], got more than two texts", entries.list.arg_max())
+        return pl.when(entries.list.any()).then(what)
+
+    @staticmethod
     def write(conversation: dict[str, Any]) -> dict[str, Any]:
         """All five columns in every row, as LLaMA-Factory's own files have them."""
         system, turns = split_system(conversation["messages"])

@@ -73,5 +73,16 @@ class Messages:
 
     @staticmethod
     def loses(conversation: dict[str, Any]) -> str | None:
-        """Nothing that is a conversation."""
+        """Nothing that is a conversation; only text where tools and tool calls, which are JSON, should be."""
+        if not _is_json(conversation["tools"]):
+            return "tools that are not JSON"
+        if not all(_is_json(m["tool_calls"]) for m in conversation["messages"]):
+            return "tool calls that are not JSON"
         return None
+
+
+def _is_json(text: str | None) -> bool:
+    try:
+        return not text or json.loads(text) is not None
+    except ValueError:
+        return False

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from qdata.rows.formats._turns import beyond_alternating, listed
 from qdata.schema import message
 
 
@@ -38,4 +39,6 @@ class Pairs:
     def loses(conversation: dict[str, Any]) -> str | None:
         """Anything beyond one question and one answer."""
         roles = [m["role"] for m in conversation["messages"]]
-        return None if roles == ["user", "assistant"] else f"the turns {', '.join(roles)}; pairs hold user, assistant"
+        if roles != ["user", "assistant"]:
+            return f"the turns {listed(roles)}; pairs hold user, assistant"
+        return beyond_alternating(conversation, "pairs")

@@ -86,7 +86,11 @@ class Sharegpt:
         messages = conversation["messages"]
         if any(m[k] is not None for m in messages for k in ("reasoning", "name", "train", "weight")):
             return "reasoning, names or training flags of messages"
-        return "the text beside a tool call" if any(m["tool_calls"] and m["content"] for m in messages) else None
+        if any(m["tool_calls"] and m["role"] != "assistant" for m in messages):
+            return "tool calls of a turn that is no assistant's"
+        if any(m["tool_calls"] and m["content"] is not None for m in messages):  # an empty text is not none
+            return "the text beside a tool call"
+        return None
 
 
 _TURN = {"role": pl.String, "content": pl.String, "tool_calls": pl.String}

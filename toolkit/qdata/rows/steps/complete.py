@@ -22,7 +22,8 @@ class Complete:
         field = pl.element().struct.field
         answer = field("role") == "assistant"
         blank = field("content").fill_null("").str.strip_chars() == ""
-        silent = answer & blank & field("tool_calls").is_null()
+        calls_nothing = field("tool_calls").fill_null("").str.contains(r"^\s*(\[\s*\])?\s*$")
+        silent = answer & blank & calls_nothing
         messages = pl.col("messages")
         other = messages.is_null() | pl.col("chosen").is_not_null() | pl.col("text").is_not_null()
         reason = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -41,9 +42,14 @@ class Placeholders:
     def _fill(self, content: pl.Expr, language: str) -> pl.Expr:
         for name, value in self.values.items():
             text = value if isinstance(value, str) else value.get(language, next(iter(value.values())))
-            pattern = r"\{\{\s*(?i:" + name + r")\s*\}\}|<" + name.upper() + ">"
+            pattern = r"\{\{\s*(?i:" + _literal(name) + r")\s*\}\}|<" + _literal(name.upper()) + ">"
             content = content.str.replace_all(pattern, text.replace("$", "$$"))
         return content
+
+
+def _literal(text: str) -> str:
+    """A pattern of polars' regex engine that fits this very text."""
+    return re.sub(r"[\\.+*?()|\[\]{}^$#&\-~]", r"\\\g<0>", text)
 
 
 def unfilled(frame: pl.LazyFrame) -> pl.LazyFrame:

@@ -1,0 +1,309 @@
+"""Dialects, each file of formats/ alike: told from all others by their rows, and the same conversation both ways."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.test_schema import MESSAGES, TOOLS, conversation, json_text, turn
+
+from qdata import plugin
+from qdata.cli import main
+from qdata.convert import convert
+from qdata.errors import QdataError
+from qdata.recipe import Source
+from qdata.rows import formats
+from qdata.rows.detect import detect
+from qdata.rows.load import Loaded, load
+from qdata.rows.source import parts_of
+
+NAMES = plugin.names(formats)
+FORMATS = {name: plugin.find(formats, name) for name in NAMES}
+each_format = pytest.mark.parametrize("name", NAMES)
+
+
+def loaded(rows: Sequence[dict[str, Any]], name: str, folder: Path) -> Loaded:
+    """Rows of a dialect, through a file, as CONVERSATION rows."""
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    (part,) = parts_of(file, "s", "rows.jsonl")
+    return load(part, name)
+
+
+def read(rows: Sequence[dict[str, Any]], name: str, folder: Path) -> list[dict[str, Any]]:
+    """What the rows say: the fields that make the content of a conversation."""
+    frame, bad = loaded(rows, name, folder)
+    assert not bad
+    return frame.select("messages", "tools", "chosen", "rejected", "label", "text").to_dicts()
+
+
+def chat(*contents: str | None, system: str | None = None) -> list[dict[str, Any]]:
+    """User and assistant in turn."""
+    turns = [turn(("user", "assistant")[i % 2], content) for i, content in enumerate(contents)]
+    return turns if system is None else [turn("system", system), *turns]
+
+
+CALL = json_text([{"name": "f", "arguments": {"x": 1}}])
+TOOL = json_text([{"name": "f", "parameters": {}}])
+# One conversation for each thing that some dialect has no place for.
+SPECIAL: dict[str, dict[str, Any]] = {
+    "plain": conversation(chat("q", "a")),
+    "two exchanges": conversation(chat("q", "a", "q2", "a2")),
+    "system": conversation(chat("q", "a", system="s")),
+    "empty system": conversation(chat("q", "a", system="")),
+    "system later": conversation([*chat("q", "a"), turn("system", "s"), *chat("q", "a")]),
+    "user last": conversation(chat("q", "a", "q2")),
+    "assistant first": conversation([turn("assistant", "a"), *chat("q", "a")]),
+    "only an answer": conversation([turn("assistant", "a")]),
+    "two answers": conversation([*chat("q", "a"), turn("assistant", "b")]),
+    "reasoning": conversation([turn("user", "q"), turn("assistant", "a", reasoning="r")]),
+    "name": conversation([turn("user", "q", name="n"), turn("assistant", "a")]),
+    "untrained": conversation([turn("user", "q"), turn("assistant", "a", train=False)]),
+    "weight": conversation([turn("user", "q"), turn("assistant", "a", weight=0.5)]),
+    "call": conversation([turn("user", "q"), turn("assistant", None, tool_calls=CALL)], tools=TOOL),
+    "call and text": conversation([turn("user", "q"), turn("assistant", "t", tool_calls=CALL)], tools=TOOL),
+    "call and empty text": conversation([turn("user", "q"), turn("assistant", "", tool_calls=CALL)], tools=TOOL),
+    "tools": conversation(chat("q", "a"), tools=TOOL),
+    "tool's answer": conversation([turn("user", "q"), turn("assistant", None, tool_calls=CALL), turn("tool", "1"),
+                                   turn("assistant", "a")]),
+}  # fmt: skip
+
+
+@each_format
+def test_samples_are_claimed_by_their_own_dialect_only(name: str) -> None:
+    """Each sample row is told by its keys and values; no other dialect takes it for its own."""
+    assert FORMATS[name].sample
+    for row in FORMATS[name].sample:
+        assert [other for other in NAMES if FORMATS[other].claims(row)] == [name]
+        assert detect([row], "f").format == name
+
+
+@each_format
+def test_samples_come_back(name: str, tmp_path: Path) -> None:
+    """read → write → read is the identity on what the samples say; each has a question and an answer."""
+    first = read(FORMATS[name].sample, name, tmp_path)
+    for one in first:
+        assert {"user", "assistant"} <= {m["role"] for m in one["messages"]}
+    written = [FORMATS[name].write(conversation(None) | one) for one in first]
+    assert all(FORMATS[name].claims(row) for row in written)
+    assert read(written, name, tmp_path) == first
+
+
+@each_format
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(MESSAGES, st.none() | TOOLS.map(json_text)), min_size=1, max_size=4))
+def test_what_a_dialect_can_say_comes_back(
+    name: str, tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[list[dict[str, Any]], str | None]]
+) -> None:
+    """Where `loses` says nothing, write → read gives the very same conversation, and the dialect knows its own row."""
+    made = [SPECIAL["plain"], *(conversation(messages, tools=tools) for messages, tools in rows)]
+    made = [one for one in made if FORMATS[name].loses(one) is None]
+    written = [FORMATS[name].write(one) for one in made]
+    assert all(FORMATS[name].claims(row) for row in written)
+    back = read(written, name, tmp_path_factory.getbasetemp())
+    assert [(one["messages"], one["tools"]) for one in back] == [(one["messages"], one["tools"]) for one in made]
+
+
+@each_format
+@pytest.mark.parametrize("case", SPECIAL)
+def test_what_is_lost_is_said(name: str, case: str, tmp_path: Path) -> None:
+    """Either `loses` names what has no place in the dialect, or the conversation comes back whole."""
+    one = SPECIAL[case]
+    if (lost := FORMATS[name].loses(one)) is not None:
+        assert len(lost) > 3, lost
+        return
+    (back,) = read([FORMATS[name].write(one)], name, tmp_path)
+    assert (back["messages"], back["tools"]) == (one["messages"], one["tools"])
+
+
+def test_the_dialects_can_be_listed() -> None:
+    """`qdata formats` names every dialect with a row of it."""
+    listed = CliRunner().invoke(main, ["formats"], catch_exceptions=False).stdout.splitlines()
+    assert [line.partition(":")[0] for line in listed[::2]] == NAMES
+    assert [json.loads(line) for line in listed[1::2]] == [FORMATS[name].sample[0] for name in NAMES]
+
+
+def test_messages_loses_nothing_and_plain_rows_are_lost_by_none() -> None:
+    """One dialect expresses everything, and every dialect expresses a question with its answer."""
+    assert {case for case, one in SPECIAL.items() if FORMATS["messages"].loses(one)} == set()
+    assert {name for name in NAMES if FORMATS[name].loses(SPECIAL["plain"])} == set()
+    assert {name for name in NAMES if FORMATS[name].loses(SPECIAL["reasoning"]) is None} >= {"messages"}
+
+
+@each_format
+@pytest.mark.parametrize("case", [c for c in SPECIAL if c != "plain"])
+def test_convert_refuses_what_would_be_lost(
+    name: str, case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`loses` non-null: the file is refused with the row's id and the words; else it is written."""
+    monkeypatch.chdir(tmp_path)
+    lost = FORMATS[name].loses(SPECIAL[case])
+    row = FORMATS["messages"].write(SPECIAL[case])
+    Path("in.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    go = [Source(path="in.jsonl", name="s")], name, Path("out.jsonl")
+    if lost is None:
+        assert convert(*go).manifest["rows"]["kept"] == 1
+        return
+    with pytest.raises(QdataError) as caught:
+        convert(*go)
+    assert f"s/in.jsonl#1: {name} cannot express {lost}" in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_alpaca_joins_instruction_and_input(tmp_path: Path) -> None:
+    """Input on a new line where it is not empty; system and history before; null, missing and empty mean none."""
+    rows: list[dict[str, Any]] = [
+        {"instruction": "i", "input": "x", "output": "o"},
+        {"instruction": "i", "input": "", "output": "o"},
+        {"instruction": "i", "input": None, "output": "o", "system": None, "history": None},
+        {"instruction": "i", "output": "o", "system": "", "history": []},
+        {"instruction": "i", "output": "o", "system": "s", "history": [["q", "a"], ["q2", "a2"]]},
+    ]
+    wanted = [chat("i\nx", "o"), chat("i", "o"), chat("i", "o"), chat("i", "o"),
+              chat("q", "a", "q2", "a2", "i", "o", system="s")]  # fmt: skip
+    assert [one["messages"] for one in read(rows, "alpaca", tmp_path)] == wanted
+
+
+def test_sharegpt_reads_every_spelling(tmp_path: Path) -> None:
+    """All names of the roles, a system column, tools as text, and a call as an object or a list of them."""
+    pairs = [("human", "user"), ("user", "user"), ("system", "system"), ("observation", "tool"), ("tool", "tool")]
+    pairs += [(theirs, "assistant") for theirs in ("gpt", "assistant", "chatgpt", "bing", "bard")]
+    rows: list[dict[str, Any]] = [{"conversations": [{"from": theirs, "value": "v"} for theirs, _ in pairs]}]
+    rows.append({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "system": "s",
+                 "tools": ""})  # fmt: skip
+    call = '{"name": "f", "arguments": {}}'
+    rows += [{"conversations": [{"from": "function_call", "value": v}], "tools": "[1]"} for v in (call, f"[{call}]")]
+    spelled, system, one, several = read(rows, "sharegpt", tmp_path)
+    assert spelled["messages"] == [turn(ours, "v") for _, ours in pairs]
+    assert (system["messages"], system["tools"]) == (chat("q", "a", system="s"), None)
+    assert one == several
+    assert one["messages"] == [turn("assistant", None, tool_calls=f"[{call}]")]
+    assert one["tools"] == "[1]"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": "f(x)"}]},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "tools": "f(x): doubles x"},
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "tools": "none"},
+    ],
+    ids=["call", "tools in sharegpt", "tools in messages"],
+)
+def test_calls_and_tools_that_are_no_json(row: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text where JSON belongs is refused in words or comes back as it was; it is no crash."""
+    monkeypatch.chdir(tmp_path)
+    Path("in.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    try:
+        convert([Source(path="in.jsonl")], "messages", Path("out.jsonl"))
+    except QdataError:
+        return
+    text = Path("out.jsonl").read_text(encoding="utf-8")
+    assert "f(x)" in text or "none" in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "label"),
+    [
+        ([{"text": "once upon a time"}], "text"),
+        ([{}], ""),
+        ([{"messages": []}], "messages"),
+        ([{"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}]}], "messages"),
+        ([{"messages": [{"role": "human", "content": "q"}]}], "messages"),
+        ([{"conversations": [{"from": "me", "value": "q"}]}], "conversations"),
+        ([{"conversation": [{"human": "q"}]}], "conversation"),
+        ([{"prompt": [{"role": "user"}], "response": "a"}], "prompt, response"),
+        ([{"instruction": "q", "chosen": "a", "rejected": "b", "output": "c"}], "instruction"),
+        ([{"question": "q", "answer": "a"}] * 3 + [{"prompt": "q", "response": "a"}] * 2, "question, answer"),
+    ],
+)
+def test_an_unknown_dialect_is_refused(rows: list[dict[str, Any]], label: str) -> None:
+    """Nothing is guessed: the keys of the first row, the row, the dialects we know, and how to name the columns."""
+    with pytest.raises(QdataError) as caught:
+        detect(rows, "f.jsonl")
+    told = str(caught.value)
+    assert told.startswith(f"f.jsonl: rows of an unknown dialect. The first has the keys {label}")
+    assert json.dumps(rows[0])[:100] in told
+    assert all(name in told for name in NAMES)
+    assert "--map" in told
+
+
+def test_rows_of_two_dialects_at_once_are_refused() -> None:
+    """A row that two dialects claim alike: both are named, and --from decides."""
+    row = FORMATS["pairs"].sample[0] | FORMATS["messages"].sample[0]
+    with pytest.raises(QdataError, match=r"f: the rows fit messages and pairs alike; say which with --from messages"):
+        detect([row], "f")
+    assert detect([row], "f", only="pairs").format == "pairs"
+    half = [FORMATS["pairs"].sample[0], FORMATS["muice"].sample[0]]
+    with pytest.raises(QdataError, match="fit muice and pairs alike"):
+        detect(half, "f")
+
+
+def test_the_most_claimed_dialect_wins() -> None:
+    """At least half of the rows must speak it; the share and one row that does are told."""
+    odd: dict[str, Any] = {"x": 1}
+    sample = FORMATS["pairs"].sample[0]
+    assert detect([odd, sample, sample], "f") == ("pairs", 2 / 3, sample)
+    assert detect([odd, sample], "f") == ("pairs", 0.5, sample)
+    with pytest.raises(QdataError, match="unknown dialect"):
+        detect([odd, odd, sample], "f")
+
+
+def test_a_named_dialect_is_not_believed_either() -> None:
+    """--from must be what the rows speak."""
+    with pytest.raises(QdataError, match=r"f: rows that are not alpaca\. The first has the keys prompt, response"):
+        detect(FORMATS["pairs"].sample, "f", only="alpaca")
+
+
+def test_a_map_is_applied_before_looking() -> None:
+    """Renamed columns make a dialect; the sample shown is the row as it stands in the file."""
+    row = {"question": "q", "answer": "a"}
+    found = detect([row], "f", {"prompt": "question", "response": "answer"})
+    assert found == ("pairs", 1.0, row)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "reason"),
+    [
+        ("pairs", {"prompt": "q", "response": None}, "the answer is null or missing"),
+        ("pairs", {"prompt": "q"}, "the answer is null or missing"),
+        ("pairs", {"prompt": None, "response": "a"}, "a message without content"),
+        ("alpaca", {"instruction": "q", "output": None}, "the answer is null or missing"),
+        ("alpaca", {"instruction": None, "output": "a"}, "a message without content"),
+        ("alpaca", {"instruction": "q", "output": "a", "history": [["q"]]}, "the answer is null or missing"),
+        ("alpaca", {"instruction": "q", "output": "a", "history": [["q", None]]}, "the answer is null or missing"),
+        ("muice", {"conversation": [{"human": "q", "assistant": None}]}, "the answer is null or missing"),
+        ("muice", {"conversation": [{"assistant": "a"}]}, "a message without content"),
+        ("muice", {"conversation": []}, "an empty list of messages"),
+        ("muice", {"system": "s"}, "no messages"),
+        ("messages", {"messages": [{"role": "user", "content": "q"}, {"role": "assistant"}]}, "the answer is null or"),
+        ("messages", {"messages": [{"role": "user"}]}, "a message without content"),
+        ("messages", {"messages": [{"content": "q"}]}, "a message whose role is not one of system, user, assistant"),
+        ("messages", {"messages": [{"role": "User", "content": "q"}]}, "a message whose role is not one of"),
+        ("messages", {"messages": [None]}, "a message whose role is not one of"),
+        ("messages", {"messages": []}, "an empty list of messages"),
+        ("messages", {"text": "t"}, "no messages"),
+        ("sharegpt", {"conversations": [{"from": "gpt", "value": None}]}, "the answer is null or missing"),
+        ("sharegpt", {"conversations": [{"from": "human"}]}, "a message without content"),
+        ("sharegpt", {"conversations": [{"value": "q"}]}, "a message whose role is not one of"),
+    ],
+)
+def test_a_row_that_is_no_conversation_is_told(name: str, row: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    """A null or missing answer, a turn without text or role: its reason; its neighbours are kept."""
+    good = FORMATS[name].sample[0]
+    frame, bad = loaded([good, row, good], name, tmp_path)
+    assert frame["row"].to_list() == ["s/rows.jsonl#1", "s/rows.jsonl#3"]
+    assert [(b.ordinal, b.reason[: len(reason)]) for b in bad] == [(2, reason)]
+    assert json.loads(bad[0].raw) == row
+
+
+def test_a_history_entry_is_a_pair(tmp_path: Path) -> None:
+    """What stands behind question and answer in alpaca's history is not lost in silence."""
+    frame, bad = loaded([{"instruction": "q", "output": "a", "history": [["q", "a", "more"]]}], "alpaca", tmp_path)
+    assert bad or "more" in str(frame.to_dicts())

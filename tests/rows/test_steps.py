@@ -1,0 +1,224 @@
+"""Every step of steps/ keeps the law a distributed engine needs, f(a ++ b) == f(a) ++ f(b); then each one its own."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.test_schema import TEXT, conversation, conversations, frame, turn
+
+from qdata import plugin, schema
+from qdata.rows import steps
+from qdata.rows.steps.complete import Complete
+from qdata.rows.steps.placeholders import KNOWN, Placeholders, unfilled
+from qdata.rows.steps.strip import Strip
+
+PERSONA = {"name": {"zh": "沐雪", "en": "Muxue"}, "author": "Moemu $1 \\1"}
+SETTINGS: dict[str, dict[str, Any]] = {"placeholders": {"values": PERSONA}}  # a step that is not here needs none
+STEPS = {name: plugin.find(steps, name)(**SETTINGS.get(name, {})) for name in plugin.names(steps)}
+each_step = pytest.mark.parametrize("name", STEPS)
+
+WORDS = st.sampled_from(["{{name}}", "{{ NAME }}", "<AUTHOR>", "{{author}}", " ", "\n", "你", "$1", "{{x}}"])
+WORDY = st.lists(WORDS | TEXT, max_size=4).map("".join)
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> dict[str, Any]:
+    """Conversations with white space and placeholders in them, some of them dropped already."""
+    row = draw(conversations())
+    for column in ("messages", "chosen", "rejected"):
+        row[column] = row[column] and [t | {"content": t["content"] and draw(WORDY)} for t in row[column]]
+    return row | {"drop": draw(st.none() | st.just("earlier.reason"))}
+
+
+FRAMES = st.lists(rows(), max_size=3).map(
+    lambda made: schema.with_content_hash(frame([row | {"row": f"s/f#{i}"} for i, row in enumerate(made)]))
+)
+
+
+def after(step: Any, before: pl.DataFrame) -> pl.DataFrame:
+    out: pl.DataFrame = step(before.lazy()).collect()
+    return out
+
+
+@each_step
+@settings(max_examples=40, deadline=None)
+@given(FRAMES, FRAMES)
+def test_a_step_looks_at_one_row_at_a_time(name: str, a: pl.DataFrame, b: pl.DataFrame) -> None:
+    """f(a ++ b) == f(a) ++ f(b), also where one of them is empty."""
+    step = STEPS[name]
+    assert after(step, pl.concat([a, b])).equals(pl.concat([after(step, a), after(step, b)]))
+
+
+@each_step
+@settings(max_examples=40, deadline=None)
+@given(FRAMES)
+def test_what_a_step_may_do(name: str, before: pl.DataFrame) -> None:
+    """Rows stay, in order and in the schema; `drop` is never overwritten; only a step that says so edits."""
+    step = STEPS[name]
+    out = after(step, before)
+    assert out.schema == schema.CONVERSATION
+    same = ["row", "source", "content_hash", "tools", "label", "text", "score", "extra"]
+    assert out.select(same).equals(before.select(same))
+    taken = before["drop"].is_not_null()
+    assert out["drop"].filter(taken).equals(before["drop"].filter(taken))
+    fresh = out["drop"].filter(~taken).drop_nulls().to_list()
+    assert all(reason.startswith(f"{name}.") and reason != f"{name}." for reason in fresh)
+    if step.edits:
+        assert not fresh, "a step either edits or drops"
+        assert after(step, out).equals(out), "an edit done twice is an edit done once"
+        shape = pl.col("messages", "chosen", "rejected").list.len()
+        assert out.select(shape).equals(before.select(shape))
+    else:
+        assert out.drop("drop").equals(before.drop("drop"))
+
+
+@each_step
+def test_a_step_travels_to_a_worker(name: str) -> None:
+    """It is frozen and picklable, and does there what it does here."""
+    step, example = STEPS[name], frame([conversation([turn("user", " {{name}} "), turn("assistant", " ")])])
+    there = pickle.loads(pickle.dumps(step))
+    assert there == step
+    assert after(there, example).equals(after(step, example))
+    with pytest.raises(AttributeError):
+        step.something = 1
+
+
+def filled(text: str, values: Any = None) -> Any:
+    """What becomes of one message."""
+    step = Placeholders(PERSONA if values is None else values)
+    return after(step, frame([conversation([turn("assistant", text)])]))["messages"][0][0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("I am {{name}}.", "I am Muxue."),
+        ("I am {{ name }}.", "I am Muxue."),
+        ("I am {{NAME}}, {{ Name }}, {{name}}.", "I am Muxue, Muxue, Muxue."),
+        ("I am <NAME>.", "I am Muxue."),
+        ("我是{{name}}。", "我是沐雪。"),
+        ("我是 <NAME>, {{ NAME }}", "我是 沐雪, 沐雪"),
+        ("{{name}}", "Muxue"),
+        ("by <AUTHOR>", "by Moemu $1 \\1"),
+        ("由{{author}}开发", "由Moemu $1 \\1开发"),
+        ("<name> {name} { {name} } {{names}} {{na me}} <Name> name NAME", None),
+        ("{{ user }} {{x}} <BR>", None),
+        ("", ""),
+    ],
+)
+def test_placeholders_are_filled(text: str, wanted: str | None) -> None:
+    """All spellings of a placeholder, the language by the script of the message; every other brace is left alone."""
+    assert filled(text) == (text if wanted is None else wanted)
+
+
+@pytest.mark.parametrize("value", ["$1", "$0", "$$", "${name}", "\\1", "\\", "{{name}}", "{{x}}", "a\nb", "", "<NAME"])
+def test_a_value_is_put_in_as_it_stands(value: str) -> None:
+    """Nothing in a value means anything: no group, no escape."""
+    assert filled("a {{name}} b", {"name": value}) == f"a {value} b"
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.b", "{{axb}}"), ("na(me", "{{na(me}}"), ("a*", "{{aaa}}")])
+def test_a_name_is_text_and_no_pattern(name: str, text: str) -> None:
+    """A placeholder is replaced where its very name stands, whatever characters are in it."""
+    assert filled(text, {name: "v"}) == ("v" if text == f"{{{{{name}}}}}" else text)
+
+
+def test_the_order_of_values_does_not_matter() -> None:
+    """Two placeholders are filled independently, whichever comes first in the recipe."""
+    both = {"name": "N", "author": "A"}
+    text = "{{author}}{{name}}{{author}}"
+    assert filled(text, both) == filled(text, dict(reversed(both.items()))) == "ANA"
+
+
+def test_a_language_that_is_not_given_falls_back() -> None:
+    """With one language only, it is used for all messages."""
+    assert filled("我是{{name}}", {"name": {"en": "Muxue"}}) == "我是Muxue"
+    assert filled("I am {{name}}", {"name": {"zh": "沐雪"}}) == "I am 沐雪"
+
+
+def test_every_list_of_messages_is_filled_by_message() -> None:
+    """messages, chosen and rejected; each message by its own script; nulls stay null."""
+    mixed = [turn("user", "你是{{name}}吗？"), turn("assistant", "I am {{name}}.")]
+    row = conversation(mixed, chosen=[turn("assistant", "{{name}}")], rejected=[turn("assistant", "是{{name}}")])
+    (out,) = after(Placeholders(PERSONA), frame([row])).to_dicts()
+    assert [t["content"] for t in out["messages"]] == ["你是沐雪吗？", "I am Muxue."]
+    assert [out[c][0]["content"] for c in ("chosen", "rejected")] == ["Muxue", "是沐雪"]
+    (empty,) = after(Placeholders(PERSONA), frame([conversation(None)])).to_dicts()
+    assert [empty[c] for c in ("messages", "chosen", "rejected")] == [None, None, None]
+
+
+def found(*texts: str | None, **more: Any) -> list[Any]:
+    made = frame([conversation([turn("assistant", text) for text in texts], **more)])
+    return unfilled(made.lazy()).collect().to_dicts()
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_finder_knows_every_spelling(name: str) -> None:
+    """{{x}}, {{ X }} of each known placeholder, and <NAME>, <AUTHOR>; with the row and in order."""
+    assert found(f"a {{{{{name}}}}} b", f"{{{{ {name.upper()} }}}}") == [
+        {"row": "s/f#1", "found": [f"{{{{{name}}}}}", f"{{{{ {name.upper()} }}}}"]}
+    ]
+
+
+def test_the_finder_finds_what_the_filler_left() -> None:
+    """In all three lists of messages; nothing in a row that is filled, has other braces, or no text."""
+    assert found("{{x}} <BR> {name} <name>", None) == []
+    assert found("<NAME> <AUTHOR>")[0]["found"] == ["<NAME>", "<AUTHOR>"]
+    assert found("a", chosen=[turn("assistant", "{{name}}")])[0]["found"] == ["{{name}}"]
+    assert found("a", rejected=[turn("assistant", "{{author}}")])[0]["found"] == ["{{author}}"]
+    assert unfilled(frame([conversation(None)]).lazy()).collect().height == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(WORDY)
+def test_after_filling_nothing_known_is_left(text: str) -> None:
+    """With a value for every placeholder the finder knows, it finds nothing."""
+    values = dict.fromkeys(KNOWN, "v")
+    assert found(filled(text, values)) == []
+
+
+def reasons(*conversations: Sequence[dict[str, Any]] | None, **more: Any) -> list[str | None]:
+    made = after(Complete(), frame([conversation(c and list(c), **more) for c in conversations]))
+    return made["drop"].to_list()
+
+
+def test_complete_drops_what_has_no_answer() -> None:
+    """No assistant turn, or one that is blank and calls nothing; each with its reason."""
+    question, answer = turn("user", "q"), turn("assistant", "a")
+    assert reasons([question, answer]) == [None]
+    assert reasons([question], [turn("system", "s")]) == ["complete.no_answer"] * 2
+    blanks = ["", " ", "\n\t", "\u3000", "\u00a0", "\u2003"]
+    assert reasons(*[[question, turn("assistant", b)] for b in blanks]) == ["complete.empty_answer"] * len(blanks)
+    assert reasons([question, turn("assistant", ""), question, answer]) == ["complete.empty_answer"]
+    assert reasons([question, turn("assistant", None)]) == ["complete.empty_answer"]
+    assert reasons([question, turn("assistant", None, tool_calls='[{"name":"f"}]')]) == [None]
+    assert reasons([turn("user", ""), answer]) == [None], "an empty question is no missing answer"
+
+
+def test_an_empty_list_of_calls_is_no_answer() -> None:
+    """`"tool_calls": []`, which many exports write on every turn, calls nothing."""
+    question = turn("user", "q")
+    assert reasons([question, turn("assistant", "", tool_calls="[]")]) == ["complete.empty_answer"]
+    assert reasons([question, turn("assistant", "a", tool_calls="[]")]) == [None]
+
+
+def test_complete_lets_other_shapes_pass() -> None:
+    """Preference pairs and pretraining text have no answer in `messages`."""
+    assert reasons([turn("user", "q")], chosen=[turn("assistant", "a")], rejected=[turn("assistant", "b")]) == [None]
+    assert reasons(None, text="t") == [None]
+    assert reasons(None, drop="read.bad") == ["read.bad"]
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\t", "\r\n", "\u3000", "\u00a0", "\u2028", " \n "])
+def test_strip_takes_white_space_off_both_ends(blank: str) -> None:
+    """Of content and reasoning; what lies between words stays; null stays null."""
+    made = after(Strip(), frame([conversation([turn("assistant", f"{blank}a{blank}b{blank}", reasoning=f"{blank}r")])]))
+    assert made["messages"][0].to_list() == [turn("assistant", f"a{blank}b", reasoning="r")]
+    none = after(Strip(), frame([conversation([turn("assistant", None, tool_calls=" [] ", name=" n ")])]))
+    assert none["messages"][0].to_list() == [turn("assistant", None, tool_calls=" [] ", name=" n ")]
