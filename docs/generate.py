@@ -25,7 +25,7 @@ def commands() -> str:
     parts = [NOTE, "# Commands\n"]
     for name, program in (("qdata", qdata), ("qtrain", qtrain)):
         parts.append(_help(name, program, None))
-        with click.Context(program, info_name=name) as context:
+        with _context(name, program, None) as context:
             for verb in program.list_commands(context):
                 command = program.get_command(context, verb)
                 if command is not None and not command.hidden:
@@ -34,8 +34,13 @@ def commands() -> str:
 
 
 def _help(name: str, command: click.Command, parent: click.Context | None) -> str:
-    with click.Context(command, info_name=name, parent=parent, terminal_width=100, max_content_width=100) as context:
+    with _context(name, command, parent) as context:
         return f"## {context.command_path}\n\n```text\n{command.get_help(context)}\n```\n"
+
+
+def _context(name: str, command: click.Command, parent: click.Context | None) -> click.Context:
+    width = {"terminal_width": 100, "max_content_width": 100}
+    return command.make_context(name, [], parent=parent, resilient_parsing=True, **width)
 
 
 def recipe() -> str:

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 from tests.test_recipe import golden
 
 from qdata.cli import main
+from qdata.cli_base import persona_values
 from qdata.errors import QdataError
 from qdata.pipeline import local_steps
 from qdata.recipe import DataRecipe, read_toml, refuse, structure
@@ -229,6 +231,29 @@ def test_overwrite_does_not_take_a_folder_that_is_not_ours(qwen2: Path) -> None:
     words = ["render", "good.jsonl", "--tokenizer", str(qwen2), "-o", "thesis", "--overwrite"]
     CliRunner().invoke(main, words, catch_exceptions=False)
     assert Path("thesis/chapter1.txt").is_file()
+
+
+def test_convert_takes_no_folder_that_is_not_ours() -> None:
+    """Neither one that has the output's name, nor one where its ledger would lie."""
+    write("mine.jsonl/x.txt", b"mine")
+    words = ["convert", "good.jsonl", "--to", "alpaca", "--overwrite", "-o"]
+    assert "mine.jsonl: there is a folder of that name" in message(*words, "mine.jsonl")
+    write("out.jsonl.qdata/x.txt", b"mine")
+    assert "out.jsonl.qdata: the ledger of out.jsonl would lie here" in message(*words, "out.jsonl")
+
+
+def test_one_column_is_not_mapped_twice() -> None:
+    """The second name would silently win."""
+    said = message("convert", "good.jsonl", "--map", "prompt=x,response=x", *TO)
+    assert "good.jsonl: map names x for two columns" in said
+    assert "prompt was given as 'x' before" in message("convert", "good.jsonl", "--map", "prompt=x,prompt=y", *TO)
+
+
+@pytest.mark.parametrize("words", [("name=a", "name.en=b"), ("name.en=b", "name=a")], ids=" ".join)
+def test_a_persona_has_a_value_for_all_languages_and_for_one(words: tuple[str, ...]) -> None:
+    """In both orders: the special one where it is given, the general one elsewhere."""
+    values = persona_values(None, click.Option(["--persona"]), words)  # type: ignore[arg-type]
+    assert values == {"name": {"zh": "a", "en": "b"}}
 
 
 @pytest.mark.parametrize("words", [["name=a", "name.en=b"], ["name.en=b", "name=a"]], ids=" ".join)

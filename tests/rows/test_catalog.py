@@ -365,7 +365,12 @@ def test_half_a_data_set_is_not_taken_for_the_whole(hub: Hub) -> None:
     hub.status["GET /datasets/" + HUB_ID + f"/resolve/{COMMIT}/data/train.jsonl"] = (403, {})
     told(fetch(hub.url))
     done = CliRunner().invoke(main, ["convert", "align-anything", "--to", "alpaca", "-o", "o.jsonl"])
-    assert done.exit_code == 2 or "fetch" in done.stderr, done.stderr
+    assert (done.exit_code, Path("o.jsonl").exists()) == (2, False)
+    assert "data/align-anything: its download was not finished. Finish it: qdata fetch align-anything" in done.stderr
+    assert "not finished" in refused("data/align-anything/data/valid.jsonl"), "by whatever road"
+    hub.status.clear()
+    assert fetch(hub.url).returncode == 0
+    assert convert()[0]["sample"] is False
 
 
 @pytest.mark.parametrize(

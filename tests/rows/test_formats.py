@@ -306,4 +306,5 @@ def test_a_row_that_is_no_conversation_is_told(name: str, row: dict[str, Any], r
 def test_a_history_entry_is_a_pair(tmp_path: Path) -> None:
     """What stands behind question and answer in alpaca's history is not lost in silence."""
     frame, bad = loaded([{"instruction": "q", "output": "a", "history": [["q", "a", "more"]]}], "alpaca", tmp_path)
-    assert bad or "more" in str(frame.to_dicts())
+    assert frame.is_empty()
+    assert [b.reason for b in bad] == ["history[0]: wanted [question, answer], got more than two texts"]

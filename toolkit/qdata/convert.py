@@ -183,9 +183,9 @@ def _refuse_foreign(output: Path, replace: bool) -> None:
     if replace and output.is_dir():
         raise QdataError(f"-o {output}: there is a folder of that name, and --overwrite replaces files only")
     beside = provenance.sidecar(output)
-    if beside.is_dir() and any(beside.iterdir()) and not provenance.is_ours(beside):
+    if beside.exists() and not (beside.is_dir() and (provenance.is_ours(beside) or not any(beside.iterdir()))):
         raise QdataError(
-            f"{beside}: the ledger of {output} would lie here, and this folder is not ours; choose another -o"
+            f"{beside}: the ledger of {output} would lie here, and what is here is not ours; choose another -o"
         )
 
 

@@ -70,7 +70,10 @@ def train(recipe: TrainRecipe, output: Path, console: Console, *, strict: bool =
 
 
 def prove(shards: Shards, console: Console) -> None:
-    """Before the first step: some rows are checked against what a server will see. Raises QdataError where they differ."""
+    """Before the first step, some rows are checked against what a server will see.
+
+    Raises QdataError where they differ.
+    """
     from qdata.tokens.verify import verify
 
     result = verify(shards.path, sample=PROVEN_ROWS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import decimal
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +59,4 @@ def _said(value: Any) -> Any:
             return base64.b64encode(value).decode("ascii")
     if isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date
         return value.isoformat()
-    if isinstance(value, (datetime.timedelta, decimal.Decimal)):
-        return str(value)
-    return value
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
