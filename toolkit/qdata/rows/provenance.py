@@ -49,7 +49,7 @@ def _origins(path: Path, stamp: tuple[int, int]) -> pl.DataFrame | None:
     """`ordinal`, `first_row` and `first_source` of a file's rows; `stamp` makes the cache notice a changed file."""
     if manifest_beside(path) is None:
         return None
-    book = pl.read_parquet(sidecar(path) / "ledger.parquet").filter(pl.col("action") != "dropped")
+    book = pl.read_parquet(sidecar(path) / "ledger.parquet", glob=False).filter(pl.col("action") != "dropped")
     source = pl.col("row").str.split("/").list.first()  # a source's name holds no slash
     return book.select(ordinal=pl.col("index") + 1, first_row="row", first_source=source)
 
