@@ -70,9 +70,7 @@ def test_the_prompt_is_one_a_server_builds(think: str) -> None:
     for messages in (BARE, BESIDE, INLINE):
         ((prompt, _),) = joined(pieces(QWEN3, messages, think=think))
         asked = [{"role": "user", "content": "q"}]
-        served = [
-            QWEN3.render(asked, add_generation_prompt=True, enable_thinking=m) for m in modes.get(think, (None,))
-        ]
+        served = [QWEN3.render(asked, add_generation_prompt=True, enable_thinking=m) for m in modes.get(think, (None,))]
         assert prompt in served
 
 
@@ -194,6 +192,7 @@ def test_a_prompt_that_opens_a_block_takes_no_bare_answer(messages: list[Message
     template = Template.load("qwen3_5")
     with pytest.raises(QdataError, match=r"think = strip.*message 1 is written differently"):
         pieces(template, messages, think="strip")
+    rows: list[tuple[list[Message], str | None]]
     rows = [([{("reasoning" if k == "reasoning_content" else k): v for k, v in m.items()} for m in messages], None)]
     with pytest.raises(QdataError, match="cannot be trained as served"):
         render(template, frame_of(rows * 4), "strip")
@@ -217,7 +216,7 @@ TEXTS = st.sampled_from(SPECIAL) | st.lists(st.sampled_from([*SPECIAL, "x"]), ma
 @st.composite
 def rows(draw: st.DrawFn) -> list[tuple[list[Message], str | None]]:
     """Conversations with texts that these templates ask questions about."""
-    made = []
+    made: list[tuple[list[Message], str | None]] = []
     for _ in range(draw(st.integers(1, 5))):
         roles = draw(
             st.sampled_from([["user", "assistant"], ["user", "assistant"] * 2, ["user", "tool", "assistant", "user"]])
@@ -225,7 +224,7 @@ def rows(draw: st.DrawFn) -> list[tuple[list[Message], str | None]]:
         messages = [{"role": role, "content": draw(TEXTS)} for role in roles]
         if draw(st.booleans()):
             messages.insert(0, {"role": "system", "content": draw(TEXTS)})
-        made.append((messages, None))
+        made.append(([dict(m) for m in messages], None))
     return made
 
 
@@ -271,7 +270,7 @@ def test_plain_rows_under_a_policy_take_the_fast_road(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("think", thinking.POLICIES)
-def test_verify_agrees(think: str, tmp_path: Path) -> None:
+def test_verify_agrees(think: Any, tmp_path: Path) -> None:
     """Shards of reasoned and bare chats: every trained turn is what transformers would serve under the policy."""
     pytest.importorskip("transformers")
     from qdata.tokens import verify

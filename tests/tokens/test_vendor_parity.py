@@ -59,7 +59,10 @@ TOOLS = [
 
 def call(rng: random.Random) -> dict[str, Any]:
     """A call, in the clients' wrapping or bare."""
-    inner = {"name": rng.choice(["look", "other"]), "arguments": rng.choice(ARGUMENTS[: 2 if rng.random() < 0.7 else 4])}
+    inner = {
+        "name": rng.choice(["look", "other"]),
+        "arguments": rng.choice(ARGUMENTS[: 2 if rng.random() < 0.7 else 4]),
+    }
     return {"type": "function", "function": inner} if rng.random() < 0.7 else inner
 
 

@@ -177,7 +177,7 @@ def _tokens(kept: pl.DataFrame, how: Rendering, file: Path) -> dict[str, int]:
     encoder = load_encoder(how.tokenizer)
     hidden, controls = (kept, 0) if how.specials == "keep" else injection.hide(kept, encoder.controls)
     if controls and how.specials == "error":
-        row = str(kept.filter(hidden["messages"] != kept["messages"])["row"][0])
+        row = str(kept.filter(injection.holds(encoder.controls))["row"][0])
         raise QdataError(
             f"{controls} rows hold control tokens as text, the first is {row}; --specials error refuses them. "
             f"`--specials text` trains them as the text they are"

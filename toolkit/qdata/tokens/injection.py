@@ -70,10 +70,30 @@ def found(column: str, controls: Controls) -> pl.Expr:
     """Whether a messages column holds control tokens as text where they do not belong."""
     field = pl.element().struct.field
     foreign = pl.when(field("role") == "assistant").then(None).otherwise(field("content"))
-    everywhere = [field(name) for name in ("content", "reasoning", "tool_calls")]
+    everywhere = [field("content"), field("reasoning"), _unescaped(field("tool_calls"))]
     hits = [text.str.contains_any(list(controls.special)) for text in everywhere if controls.special]
     hits += [foreign.str.contains_any(list(controls.tags))] if controls.tags else []
     return pl.col(column).list.eval(pl.any_horizontal(hits).fill_null(False)).list.any().fill_null(False)
+
+
+def holds(controls: Controls) -> pl.Expr:
+    """Whether a conversation holds control tokens as text where they do not belong, in messages or tools."""
+    in_tools = _unescaped(pl.col("tools")).str.contains_any(list(controls.special)).fill_null(False)
+    return found("messages", controls) | in_tools
+
+
+def _unescaped(json_text: pl.Expr) -> pl.Expr:
+    r"""JSON text with `\u003c`, `\u003e`, `\u007c` as the `<`, `>`, `|` they are: equal JSON, but visible."""
+    for code, char in (("3[cC]", "<"), ("3[eE]", ">"), ("7[cC]", "|")):
+        for _ in range(2):  # a match takes the character before it, so that neighbours need a second round
+            json_text = json_text.str.replace_all(r"(^|[^\\])((?:\\\\)*)\\u00" + code, "${1}${2}" + char)
+    return json_text
+
+
+def _calls_unescaped() -> pl.Expr:
+    field = pl.element().struct.field
+    fields = [_unescaped(field(f.name)) if f.name == "tool_calls" else field(f.name) for f in MESSAGE.fields]
+    return pl.col("messages").list.eval(pl.struct(fields))
 
 
 def hide(frame: pl.DataFrame, controls: Controls) -> tuple[pl.DataFrame, int]:
@@ -81,13 +101,13 @@ def hide(frame: pl.DataFrame, controls: Controls) -> tuple[pl.DataFrame, int]:
 
     Raises QdataError when the data itself uses the private characters.
     """
-    if not controls.all:
-        return frame, 0
-    in_tools = pl.col("tools").str.contains_any(list(controls.special)).fill_null(False)
-    which = frame.select(hit=found("messages", controls) | in_tools)["hit"]
+    which = frame.select(hit=holds(controls))["hit"] if controls.special else pl.Series([False])
     if not which.any():
         return frame, 0
-    private = pl.col("messages").list.eval(pl.element().struct.field("content").str.contains(PRIVATE)).list.any()
+    texts = [pl.element().struct.field(name).str.contains(PRIVATE) for name in ("content", "reasoning", "tool_calls")]
+    inside = pl.col("messages").list.eval(pl.any_horizontal(texts).fill_null(False)).list.any().fill_null(False)
+    frame = frame.with_columns(_unescaped(pl.col("tools")), _calls_unescaped())
+    private = inside | pl.col("tools").str.contains(PRIVATE).fill_null(False)
     if frame.select(private.any()).item():
         raise QdataError(
             f"{frame.filter(private)['row'][0]}: holds private-use characters U+10F000 to U+10F3FF, which stand for "
