@@ -573,7 +573,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     muice = [
         {
             "system": "你是{{name}}",
-            "conversation": [{"human": f"问{n}", "assistant": f"我是{{{{name}}}}，答{n}"}],
+            "conversation": [
+                {"human": f"问{n}", "assistant": f"我是{{{{name}}}}，答{n}"},
+                {"human": "还有呢", "assistant": f"再答{n}"},
+            ],
             "score": n,
         }
         for n in range(30)

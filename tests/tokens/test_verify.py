@@ -310,6 +310,32 @@ def test_a_planted_fault_is_caught(fault: Callable[[list[Row]], None], good: Pat
     assert any(case.startswith(FAULTS[fault]) for case in result.cases)
 
 
+@pytest.mark.parametrize(("trained_part", "kind"), [(False, "prompt"), (True, "answer")], ids=["prompt", "answer"])
+def test_other_ids_for_the_same_text_are_caught(
+    trained_part: bool, kind: str, good: Path, small: Path, tmp_path: Path
+) -> None:
+    """Text that reads the same is not enough: a server has other ids, as where a newline merges with what it ends."""
+    folder = Path(shutil.copytree(good, tmp_path / "spoilt"))
+    vocabulary = json.loads((small / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    token = {number: text for text, number in vocabulary.items()}
+
+    def halve(rows: list[Row]) -> None:
+        row = rows[0]
+        for at, one in enumerate(row["input_ids"][: trained(row)[-1]]):
+            text = token.get(one, "")
+            cuts = [(text[:n], text[n:]) for n in range(1, len(text)) if {text[:n], text[n:]} <= vocabulary.keys()]
+            if cuts and (row["labels"][at] != IGNORED) == trained_part:
+                halves = [vocabulary[half] for half in cuts[0]]
+                row["input_ids"][at : at + 1] = halves
+                row["labels"][at : at + 1] = halves if trained_part else [IGNORED] * 2
+                row["seq_lengths"][-1] += 1
+                return
+        raise AssertionError("no token to halve")
+
+    rewrite(folder, halve)
+    assert kind in verify.verify(folder).failures
+
+
 def test_an_untrained_turn_that_is_trained_is_caught(tmp_path: Path, small: Path) -> None:
     """`train: false` is a promise."""
     messages = said("do not", "wrong", "again", "right")
