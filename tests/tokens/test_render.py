@@ -227,7 +227,7 @@ def test_a_template_that_looks_at_a_text_gets_the_text(use: str) -> None:
     template = Template(use, chatml(USES[use]))
 
     @given(st.lists(TEXTS, min_size=4, max_size=12))
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=15, deadline=None)
     def law(texts: list[str]) -> None:
         rows = [
             ([{"role": "user", "content": q}, {"role": "assistant", "content": a}], None)

@@ -118,7 +118,7 @@ def test_every_answer_follows_the_ids_of_its_serving_prompt(name: str, encoder: 
     """Whatever it begins with, and wherever the template puts the generation point; and it is answer + stop itself."""
 
     @given(st.lists(conversations(), min_size=1, max_size=5))
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=50, deadline=None)
     def law(rows: list[list[Message]]) -> None:
         proves_serving(TEMPLATES[name], rows, encoder, reference)
 

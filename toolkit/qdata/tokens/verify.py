@@ -187,9 +187,15 @@ def _stretch(
     """One trained stretch: exactly an answer and its stop token, behind exactly what a server sees before it."""
     name, said = row["row"], ids[start:stop].tolist()
     read = server.tokenizer.decode(ids[:start])  # texts first: rendering is cheap, tokenising a long prompt is not
-    matches = [s for s in candidates(row, manifest, server, seen) if _nfc(s.prompt) == read]
-    # Two turns may have one prompt (a part of a conversation that repeats itself): then the answer tells them apart.
-    match = next((s for s in matches if server.ids(s.answer) == said), next(iter(matches), None))
+    match: Served | None = None
+    for one in candidates(row, manifest, server, seen):
+        if _nfc(one.prompt) != read:
+            continue
+        match = match or one
+        # Two turns may have one prompt (a part of a conversation that repeats itself): the answer tells them apart.
+        if server.ids(one.answer) == said:
+            match = one
+            break
     if match is None or server.ids(match.prompt) != ids[:start].tolist():
         result.fail("prompt", f"{name}: token {start}: no serving prompt ends here; {_around(ids, start, server)}")
         return None
