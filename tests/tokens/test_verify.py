@@ -7,6 +7,9 @@ import hashlib
 import io
 import json
 import shutil
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +20,13 @@ import pytest
 from rich.console import Console
 from tests.tokens.test_render import MINI_QWEN3
 from tests.tokens.test_shards import CONVERSATIONS, IGNORED, read, said, small_tokenizer, write_rows
+from tokenizers import Tokenizer
 
 from qdata import pipeline, schema
 from qdata.errors import QdataError
 from qdata.recipe import DataRecipe, Source
 from qdata.tokens import paint, verify
-from qdata.tokens.verify import Result
+from qdata.tokens.proof import Result
 
 pytest.importorskip("transformers")
 
@@ -254,6 +258,13 @@ def padding(rows: list[Row]) -> None:
     rows[0]["seq_lengths"][-1] += 1
 
 
+def padding_after_the_stop(rows: list[Row]) -> None:
+    """Padding behind the last turn, trained with it, as where labels are a copy of padded ids."""
+    row = rows[0]
+    at, pad = trained(row)[-1] + 1, rows[0]["input_ids"][0] - 1
+    row["input_ids"][at], row["labels"][at] = pad, pad
+
+
 def wrong_lengths(rows: list[Row]) -> None:
     """Sequence lengths that do not add up."""
     rows[0]["seq_lengths"][-1] += 1
@@ -283,7 +294,8 @@ FAULTS: dict[Callable[[list[Row]], None], str] = {
     swapped_names: "prompt",
     unknown_name: "dropped row",
     dropped_name: "dropped row",
-    padding: "prompt",
+    padding: "padding",
+    padding_after_the_stop: "padding",
     wrong_lengths: "lengths",
     truncated: "answer",
 }
@@ -455,7 +467,7 @@ def test_the_report_says_the_verdict() -> None:
     for result, wanted in (
         (Result(sequences=3, answers=2), "training equals serving"),
         (
-            Result(failures=verify.Counter({"prompt": 2}), cases=["prompt: r#1: [x] token 3"]),
+            Result(failures=Counter({"prompt": 2}), cases=["prompt: r#1: [x] token 3"]),
             "training is not serving: prompt 2",
         ),
     ):
@@ -466,18 +478,118 @@ def test_the_report_says_the_verdict() -> None:
         assert result.as_dict()["ok"] is not result.failures
 
 
+def imported_by(module: str) -> set[str]:
+    """Every module of ours that importing `module` brings along, itself left out."""
+    code = f"import sys, {module}; print(*(m for m in sys.modules if m.startswith('qdata.')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return set(done.stdout.split()) - {module}
+
+
 def test_it_uses_nothing_that_it_checks() -> None:
-    """It imports neither render nor tokenize nor our template, else it would prove us by ourselves."""
-    tree = ast.parse(Path(verify.__file__).read_text(encoding="utf-8"))
-    named: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            named |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            named |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
-    assert "qdata.tokens.shards" in named
-    for module in ("render", "tokenize", "template", "pack"):
-        assert f"qdata.tokens.{module}" not in named
-    assert not any(
-        name.startswith("qdata.") and name.rsplit(".", 1)[-1] in ("part", "pipeline", "assemble") for name in named
-    )
+    """Neither render nor tokenize nor our template nor the pipeline, not even by way of others."""
+    loaded = imported_by("qdata.tokens.verify")
+    assert {"qdata.tokens.shards", "qdata.tokens.serving", "qdata.tokens.proof"} <= loaded, "the reader works"
+    names = ("render", "tokenize", "thinking", "template", "injection", "probe", "split", "fit")
+    made_by = {f"qdata.tokens.{name}" for name in names} | {"qdata.part", "qdata.pipeline", "qdata.assemble"}
+    assert "qdata.tokens.render" in imported_by("qdata.tokens.tokenize")
+    assert not loaded & made_by
+
+
+def test_a_later_import_is_seen_too() -> None:
+    """Imports inside functions of the proof's own modules name none of the roads that it checks."""
+    for name in ("verify", "proof", "serving", "saved"):
+        tree = ast.parse((Path(verify.__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
+        named = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert named and not named & {"qdata.tokens.render", "qdata.tokens.tokenize", "qdata.tokens.template"}
+
+
+def test_a_placeholder_nobody_filled_is_caught(tmp_path: Path, small: Path) -> None:
+    """By its row and line; braces that are no placeholder pass."""
+    asked = [
+        said("who", "I am {{ name }}."),
+        said("who", "Made by <AUTHOR>."),
+        said("jinja?", "Write {{ loop.index }}."),
+    ]
+    result = verify.verify(built(tmp_path, small, asked))
+    assert dict(result.failures) == {"placeholder": 2}
+    assert "data/rows.jsonl#1 (line 1 of data/rows.jsonl) (train row " in result.cases[0] + result.cases[1]
+
+
+def test_a_vendors_identity_is_caught(tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where neither the default nor the data says it; its own template's default, and the data's own word, may."""
+    assert not verify.verify(built(tmp_path / "own", small, [said("a", "b")], template="qwen2_5")).failures
+    sent = [{"role": "system", "content": "You are Qwen, created by Alibaba Cloud."}, *said("a", "b")]
+    result = verify.verify(built(tmp_path / "data", small, [sent], default_system="You are Muxue."))
+    assert (dict(result.failures), result.vendor_prompts) == ({}, 1)
+    folder = built(tmp_path / "spoilt", small, [said("a", "b")], template="qwen2_5")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["template"]["default_system"] = "You are Muxue."
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert dict(verify.verify(folder).failures) == {"vendor identity": 1}
+
+
+def test_another_default_system_prompt_is_caught(tmp_path: Path, small: Path) -> None:
+    """Rows of one default under the template of another: each prompt differs, and both token rows are shown."""
+    ours = built(tmp_path / "ours", small, default_system="You are Muxue.")
+    theirs = built(tmp_path / "theirs", small)
+    (shard,) = json.loads((ours / "manifest.json").read_text(encoding="utf-8"))["splits"]["train"]["shards"]
+    shutil.copyfile(theirs / shard["name"], ours / shard["name"])
+    rewrite(ours, lambda rows: None)
+    result = verify.verify(ours)
+    assert result.failures["prompt"] > 3
+    (served, trained_row) = next(case for case in result.cases if case.startswith("prompt")).splitlines()[1:]
+    assert "Mux" in served.replace("' ", "").replace("'", "") or served != trained_row
+    assert served.lstrip().startswith("served ") and trained_row.lstrip().startswith("trained")
+
+
+def test_history_with_its_reasoning_left_in_is_caught(tmp_path: Path, small: Path) -> None:
+    """Qwen3's servers strip earlier reasoning; a sample that keeps it trains on a prompt nobody will send."""
+    chat = said("one", "1", "two", "2")
+    chat[1]["reasoning_content"] = "count"
+    folder = built(tmp_path, small, [chat], template="qwen3")
+    assert not verify.verify(folder).failures
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer/tokenizer.json"))
+
+    def leave(rows: list[Row]) -> None:
+        (row,) = [one for one in rows if "two" in tokenizer.decode(one["input_ids"], skip_special_tokens=False)]
+        start = trained(row)[0]
+        prompt = tokenizer.decode(row["input_ids"][:start], skip_special_tokens=False)
+        thought = prompt.replace("assistant\n1", "assistant\n<think>\ncount\n</think>\n\n1")
+        assert thought != prompt
+        ids = tokenizer.encode(thought, add_special_tokens=False).ids
+        row["labels"] = [IGNORED] * len(ids) + row["labels"][start:]
+        row["input_ids"] = ids + row["input_ids"][start:]
+        row["seq_lengths"] = [len(row["labels"])]
+
+    rewrite(folder, leave)
+    result = verify.verify(folder)
+    assert result.failures["prompt"] == 1
+    served, left_in = result.cases[0].splitlines()[1:]
+    assert "'<' " in left_in and "'<' " not in served
+
+
+def test_weights_that_are_not_the_messages_are_caught(tmp_path: Path, small: Path) -> None:
+    """A message's weight reaches each of its tokens."""
+    rows = [said("a", "b", "c", "d")]
+    rows[0][1]["weight"] = 0.25
+    folder = built(tmp_path, small, rows)
+    assert not verify.verify(folder).failures
+    texts = pl.read_parquet(folder / "conversations.parquet")
+    messages = [{**m, "weight": 0.5 if m["weight"] else None} for m in texts["messages"][0].to_list()]
+    texts = texts.with_columns(messages=pl.Series([messages], dtype=schema.MESSAGES))
+    texts.write_parquet(folder / "conversations.parquet")
+    assert dict(verify.verify(folder).failures) == {"weight": 1}
+
+
+def test_without_expansion_a_turn_that_could_stand_there_is_missed(tmp_path: Path, small: Path) -> None:
+    """`expand = false` excuses turns whose prompts disagree with the sample, and no others."""
+    folder = built(tmp_path, small, [said("one", "1", "two", "2")], expand=False)
+    assert not verify.verify(folder).failures
+
+    def silence(rows: list[Row]) -> None:
+        at = trained(rows[0])[:2]
+        for one in at:
+            rows[0]["labels"][one] = IGNORED
+
+    rewrite(folder, silence)
+    assert "not trained" in verify.verify(folder).failures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from rich.console import Console
 
 from qdata.errors import QdataError
+from qdata.tokens import verify
 from qtrain import chat, export, run
 from qtrain import model as models
 from qtrain import recipe as recipes
@@ -83,10 +85,48 @@ def test_full_tuning_from_recipe_to_fresh_process(project: Path) -> None:
     torch.testing.assert_close(reloaded(Path("out"), ids, project), expected, atol=1e-6, rtol=1e-5)
     with pytest.raises(QdataError, match="overwrites nothing"):
         export.export(Path("runs/small"), Path("out"))
+    assert "verified as saved: 10 answers" in said
+    for saved, count in ((folder, 3), (Path("runs/small"), 3), (Path("out"), 1)):
+        proof = verify.verify(saved)
+        assert (proof.failures, len(proof.models), proof.answers) == ({}, count, 10)
 
     again, said = go()
     assert again != folder and "up to date" in said
     assert json.loads((again / "manifest.json").read_text())["result"]["loss"] == manifest["result"]["loss"]
+
+
+def test_a_model_that_is_not_saved_as_it_was_trained_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last thing a run does is to look at what it saved."""
+    complete = run.complete
+
+    def careless(saved: Path, *papers: Any) -> None:
+        complete(saved, *papers)
+        file = saved / "chat_template.jinja"
+        file.write_text(file.read_text(encoding="utf-8").replace("Muxue", "Qwen"), encoding="utf-8")
+
+    monkeypatch.setattr(run, "complete", careless)
+    with pytest.raises(QdataError, match=r"final.*changed file: .*chat_template.jinja"):
+        go("train.max_steps=1")
+
+
+def test_a_base_models_end_of_text_is_not_the_end_of_its_answers(project: Path, tiny: Path) -> None:
+    """Its tokenizer calls <|endoftext|> its end, and it was trained to end turns: what is saved ends them."""
+    base = Path(shutil.copytree(tiny, project / "base"))
+    for name, key, value in (
+        ("tokenizer_config.json", "eos_token", "<|endoftext|>"),
+        ("generation_config.json", "eos_token_id", 364),
+        ("config.json", "eos_token_id", 364),
+    ):
+        config = json.loads((base / name).read_text(encoding="utf-8"))
+        assert key in config
+        (base / name).write_text(json.dumps(config | {key: value}), encoding="utf-8")
+    folder, _ = go("train.max_steps=1", f"model.name={base}")
+    ends = json.loads((folder / "final/generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
+    tokenizer = json.loads((folder / "final/tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+    names = {token["id"]: token["content"] for token in tokenizer}
+    assert {names[one] for one in ends} == {"<|im_end|>", "<|endoftext|>"}
+    export.export(folder, Path("out"))
+    assert not verify.verify(Path("out")).failures
 
 
 def test_lora_merged_is_unmerged(project: Path, tiny: Path) -> None:

@@ -72,19 +72,27 @@ def show(shards: Path | None, row: str, split: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("shards", required=False, type=click.Path(path_type=Path))
+@click.argument("path", metavar="[SHARDS|RUN|EXPORT]", required=False, type=click.Path(path_type=Path))
 @click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Look at N rows of each split, not at all.")
+@click.option(
+    "--shards", type=click.Path(path_type=Path), metavar="DIR", help="Of a run or export: where its shards lie now."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
-def verify(shards: Path | None, sample: int | None, as_json: bool) -> None:
-    """Prove, by a slow road of its own, that the shards train what a server will see. Exit 1 if they do not.
+def verify(path: Path | None, sample: int | None, shards: Path | None, as_json: bool) -> None:
+    """Prove, by a slow road of its own, that what is trained is what a server will see. Exit 1 if it is not.
 
     Each prompt is rendered with the saved template by transformers and tokenised in one go, as a server does; each
-    trained stretch must be exactly the answer and its stop token after that prompt.
+    trained stretch must be exactly the answer and its stop token after that prompt. Of a run or an exported model, the
+    saved template, tokenizer and stop tokens are held against what it was trained on, then its shards are looked at.
+
+    \b
+    qdata verify data/shards/muice
+    qdata verify runs/muice --sample 100
     """
     from qdata import workspace
     from qdata.tokens import verify as library
 
-    result = library.verify(shards or workspace.last("shards"), sample=sample, console=console)
+    result = library.verify(path or workspace.last("shards"), sample=sample, shard_folder=shards, console=console)
     if as_json:
         click.echo(json.dumps(result.as_dict(), ensure_ascii=False, indent=2))
     library.report(result, console)

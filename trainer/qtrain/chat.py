@@ -62,18 +62,9 @@ class Chat:
         return GenerationConfig(
             max_new_tokens=limit,
             do_sample=False,
-            eos_token_id=stops(self.tokenizer),
+            eos_token_id=models.stops(self.tokenizer, run.stop_of(self.path)),
             pad_token_id=self.tokenizer.pad_token_id,
         )
-
-
-def stops(tokenizer: Any) -> list[int]:
-    """The ids that end an answer: the end of a turn, and the end of a text.
-
-    <|im_end|> by name: a base model's tokenizer may call <|endoftext|> its end.
-    """
-    ids = [tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id, tokenizer.pad_token_id]
-    return list(dict.fromkeys(i for i in ids if i is not None and i != tokenizer.unk_token_id))
 
 
 def load(path: Path) -> Chat:

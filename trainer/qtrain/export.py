@@ -10,7 +10,6 @@ from qdata.errors import QdataError
 from qdata.paths import whole
 from qtrain import model as models
 from qtrain import run
-from qtrain.chat import stops
 
 
 def export(path: Path, output: Path, *, max_shard_size: str = "5GB") -> dict[str, Any]:
@@ -35,9 +34,10 @@ def _write(folder: Path, target: Path, max_shard_size: str) -> int:
 
     model = merged(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model.generation_config = GenerationConfig(eos_token_id=stops(tokenizer), pad_token_id=tokenizer.pad_token_id)
-    # Servers that read only config.json must stop at the end of a turn as well.
-    model.config.eos_token_id, model.config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    # A fresh configuration: the vendor's carries sampling temperatures that were not chosen for this model.
+    model.generation_config = GenerationConfig(pad_token_id=tokenizer.pad_token_id)
+    models.stop_at(model, models.stops(tokenizer, run.stop_of(folder)))
+    model.config.pad_token_id = tokenizer.pad_token_id
     try:
         model.save_pretrained(target, max_shard_size=max_shard_size)
     except ValueError as error:

@@ -104,6 +104,21 @@ def load(folder: Path, attn_implementation: str = "sdpa") -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attn_implementation)
 
 
+def stops(tokenizer: Any, stop: str) -> list[int]:
+    """The ids that end an answer: `stop`, which ends a turn, and what ends a text.
+
+    By name, because a base model's tokenizer calls <|endoftext|> its end.
+    """
+    ids = [tokenizer.convert_tokens_to_ids(stop), tokenizer.eos_token_id, tokenizer.pad_token_id]
+    return list(dict.fromkeys(i for i in ids if i is not None and i != tokenizer.unk_token_id))
+
+
+def stop_at(model: Any, ids: list[int]) -> None:
+    """Saved with the model: servers end an answer at these ids, the first of which ends a turn."""
+    model.generation_config.eos_token_id = ids
+    model.config.get_text_config().eos_token_id = ids[0]  # for servers that read only config.json
+
+
 def peft_config(lora: Lora) -> Any:
     """peft's own configuration for `[train.lora]`."""
     from peft import LoraConfig

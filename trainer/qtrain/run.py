@@ -83,6 +83,13 @@ def _last_model(run: Path) -> Path | None:
     return max(checkpoints, key=lambda p: int(p.name.split("-")[1]), default=None)
 
 
+def stop_of(model: Path) -> str:
+    """What ends an answer of a model: what its manifest says it was trained to; `<|im_end|>` where it has none."""
+    file = model / "manifest.json"
+    manifest = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return str(manifest.get("data", {}).get("template", {}).get("stop", "<|im_end|>"))
+
+
 def complete(model: Path, tokenizer: Path, papers: Mapping[str, str]) -> None:
     """Lay beside saved weights what they are nothing without: the shards' tokenizer and template, and the papers.
 

@@ -64,26 +64,28 @@ def train(recipe: TrainRecipe, output: Path, console: Console, *, strict: bool =
     trainer.save_model(str(folder / "final"))
     complete(folder / "final")
     run.write(folder, papers)
+    prove(shards, console, folder / "final")
     keys = ("recipe", "stand_in", "sample", "parameters", "result")
     places = {"run": str(folder), "model": str(folder / "final"), "shards": str(shards.path)}
     return {**places, **{key: facts[key] for key in keys}}
 
 
-def prove(shards: Shards, console: Console) -> None:
-    """Before the first step, some rows are checked against what a server will see.
+def prove(shards: Shards, console: Console, saved: Path | None = None) -> None:
+    """Some rows are checked against what a server will see: before the first step, and with the `saved` model after it.
 
     Raises QdataError where they differ.
     """
     from qdata.tokens.verify import verify
 
-    result = verify(shards.path, sample=PROVEN_ROWS)
+    result = verify(saved or shards.path, sample=PROVEN_ROWS, shard_folder=shards.path if saved else None)
     if result.failures:
         raise QdataError(
-            f"{shards.path}: what would be trained is not what will be served: {result.cases[0]}\n"
-            f"All of it: qdata verify {shards.path}"
+            f"{saved or shards.path}: what is trained is not what will be served: {result.cases[0]}\n"
+            f"All of it: qdata verify {saved or shards.path}"
         )
     console.print(
-        f"verified: {result.answers:,} answers of {PROVEN_ROWS} rows a split stand behind their serving prompts"
+        f"verified{' as saved' if saved else ''}: {result.answers:,} answers of {PROVEN_ROWS} rows a split stand "
+        f"behind their serving prompts"
     )
 
 
@@ -122,6 +124,8 @@ def _trainer(model: Any, train: Train, arguments: Any, shards: Shards, tokenizer
         peft_config=models.peft_config(train.lora) if train.tuning == "lora" else None,
     )
     trainer.remove_callback(PrinterCallback)
+    # After the trainer has aligned the model with the tokenizer, whose end may be that of a text, not of a turn.
+    models.stop_at(model, models.stops(tokenizer, shards.manifest["template"]["stop"]))
     return trainer
 
 
@@ -153,6 +157,7 @@ def _facts(recipe: TrainRecipe, start: Start, shards: Shards, trainer: Any) -> d
         "parameters": {"trained": trained, "all": total},
         "arguments": trainer.args.to_dict(),
         "versions": run.versions(),
+        "shards": shards.path.as_posix(),
         "data": dict(shards.manifest),
     }
 

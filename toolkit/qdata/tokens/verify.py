@@ -1,109 +1,106 @@
-"""The independent proof that training equals serving.
+"""The independent proof that training equals serving, of shards, and of models that were trained on them.
 
-Nothing of render.py or tokenize.py is used here. From the conversations, the tokenizer and the template that lie in
-the shard folder, each prompt is built the way a server builds it (transformers renders the turns so far with
-`add_generation_prompt`, the whole text is tokenised in one go); then each trained stretch of each sequence must stand
-directly behind exactly those ids, and be exactly the ids of the answer and its stop token.
+Nothing of render.py or tokenize.py is used here, not even by way of others. The conversations, the tokenizer and the
+template that lie in a shard folder are what serving.py builds prompts from, and proof.py holds the tokens against them.
+Of a saved model it is proven that it would be served with that very tokenizer and template, and would stop.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import unicodedata
-from collections import Counter
+import itertools
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 from rich.console import Console
 from rich.progress import track
 
 from qdata.paths import file_sha256
-from qdata.tokens import shards
-from qdata.tokens.serving import Served, Server, answers, candidates, conversation_of, reasoning_of
+from qdata.tokens import saved, shards
+from qdata.tokens.proof import Proof, Result, Tokens
+from qdata.tokens.serving import Server
 
-KEPT_FAILURES = 20
-Ids = npt.NDArray[np.int32]
-
-
-@dataclass
-class Result:
-    """What was looked at, and every kind of thing found wrong, with the first cases spelt out."""
-
-    sequences: int = 0
-    answers: int = 0
-    trained_tokens: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-    cases: list[str] = field(default_factory=list)
-    parsed_by_servers: int = 0  # sequences whose data holds control tokens as text, trained as text
-
-    def fail(self, kind: str, case: str) -> None:
-        """Counts a failure; the first ones are kept in words."""
-        self.failures[kind] += 1
-        if len(self.cases) < KEPT_FAILURES:
-            self.cases.append(f"{kind}: {case}")
-
-    def as_dict(self) -> dict[str, Any]:
-        """For --json."""
-        return {**dataclasses.asdict(self), "failures": dict(self.failures), "ok": not self.failures}
+_LINES = (".jsonl", ".ndjson")
 
 
-def verify(directory: Path, *, sample: int | None = None, seed: int = 0, console: Console | None = None) -> Result:
-    """Checks every sequence of every split (or `sample` rows of each, drawn by `seed`).
+def verify(
+    path: Path,
+    *,
+    sample: int | None = None,
+    seed: int = 0,
+    shard_folder: Path | None = None,
+    console: Console | None = None,
+) -> Result:
+    """Checks shards, a run, or an exported model: every row, or `sample` rows of each split, drawn by `seed`.
 
-    Raises QdataError when the folder is no shard folder, or transformers is not installed.
+    Of a run or a model the saved files are checked, and then the rows of its shards, served with what was saved.
+    `shard_folder` says where these are; by default where the run noted them. Raises QdataError when `path` is none of
+    the three, or transformers is not installed.
     """
-    manifest = shards.manifest_of(directory)
     result = Result()
+    papers = saved.papers_of(path)
+    if papers is None:
+        _shards(path, path / "tokenizer", sample, seed, console, result)
+        return result
+    models = saved.models_in(papers.folder)
+    for model in models:
+        result.models.append(str(model))
+        saved.check(model, papers.data, result)
+    found = shard_folder or saved.shards_of(papers)
+    if found is None:
+        result.notes.append(
+            f"the shards it was trained on are not here ({papers.shards or 'no place was noted'}): its files were "
+            f"compared with the manifest, no row was looked at; say where they are with --shards"
+        )
+    elif shards.manifest_of(found)["fingerprint"] != papers.data["fingerprint"]:
+        result.fail("other shards", f"{found}: not the shards that {papers.folder} was trained on")
+    elif not result.failures:
+        _shards(found, models[-1], sample, seed, console, result)
+    return result
+
+
+def _shards(
+    directory: Path, served_by: Path, sample: int | None, seed: int, console: Console | None, result: Result
+) -> None:
+    manifest = shards.manifest_of(directory)
     _files(directory, manifest, result)
     if result.failures["missing file"]:
-        return result
-    server = Server(directory / "tokenizer", manifest["template"]["stop"])
-    seen: set[tuple[str, int]] = set()
-    total = sum(split["rows"] for split in manifest["splits"].values())
-    rows = _rows(directory, manifest, sample, seed)
-    for row in track(
-        rows, "verifying", min(total, sample or total), console=console or Console(quiet=True), transient=True
-    ):
-        _row(row, manifest, server, seen, result)
+        return
+    proof = Proof(Server(served_by, manifest["template"]["stop"]), manifest, result)
+    total = sum(min(split["rows"], sample or split["rows"]) for split in manifest["splits"].values())
+    rows = _rows(directory, manifest, sample, seed, result)
+    quiet = console or Console(quiet=True)
+    for sequences in track(rows, "verifying", total, console=quiet, transient=True):
+        for tokens, conversation in sequences:
+            proof.sequence(tokens, conversation)
     _ledger(directory, result)
     if sample is None:
-        _complete(directory, manifest, server, seen, result)
-    return result
+        _complete(directory, manifest, proof)
 
 
 def _files(directory: Path, manifest: dict[str, Any], result: Result) -> None:
     """The files are there, and are the ones the manifest speaks of."""
-    made = [shard["name"] for split in manifest["splits"].values() for shard in split["shards"]]
-    made += ["tokenizer/chat_template.jinja", "tokenizer/tokenizer.json", "ledger.parquet", "conversations.parquet"]
-    for name in made:
+    expected = {shard["name"]: shard["sha256"] for split in manifest["splits"].values() for shard in split["shards"]}
+    expected |= {"tokenizer/chat_template.jinja": manifest["template"]["sha256"]}
+    expected |= {"tokenizer/tokenizer.json": manifest["tokenizer"]["sha256"]}
+    for name in (*expected, "ledger.parquet", "conversations.parquet"):
         if not (directory / name).is_file():
-            result.fail("missing file", name)
+            result.fail("missing file", f"{directory / name}")
     if result.failures:
         return
-    for split in manifest["splits"].values():
-        for shard in split["shards"]:
-            if file_sha256(directory / shard["name"]) != shard["sha256"]:
-                result.fail("changed file", f"{shard['name']} is not the file that was written")
-    for name, key in (("chat_template.jinja", "template"), ("tokenizer.json", "tokenizer")):
-        if file_sha256(directory / "tokenizer" / name) != manifest[key]["sha256"]:
-            result.fail("changed file", f"tokenizer/{name} is not the one the shards were made with")
+    for name, sha256 in expected.items():
+        if file_sha256(directory / name) != sha256:
+            result.fail("changed file", f"{directory / name} is not the one that the manifest speaks of")
 
 
-class _Row(NamedTuple):
-    where: str
-    ids: Ids
-    labels: Ids
-    lengths: list[int]
-    rows: list[str]
-    conversations: dict[str, dict[str, Any]]
+Found = list[tuple[Tokens, dict[str, Any]]]
 
 
-def _rows(directory: Path, manifest: dict[str, Any], sample: int | None, seed: int) -> Iterator[_Row]:
+def _rows(directory: Path, manifest: dict[str, Any], sample: int | None, seed: int, result: Result) -> Iterator[Found]:
+    """The sequences of each row that is looked at, with their conversations."""
     texts = pl.scan_parquet(directory / "conversations.parquet", glob=False).select(
         "row", "messages", "tools", "drop", "think"
     )
@@ -118,203 +115,39 @@ def _rows(directory: Path, manifest: dict[str, Any], sample: int | None, seed: i
             found = texts.filter(pl.col("row").is_in(list(names))).collect()
             conversations = {one["row"]: one for one in found.iter_rows(named=True)}
             for i in wanted:
-                ids, labels = (batch[c][i].values.to_numpy() for c in ("input_ids", "labels"))
-                lengths, rows = batch["seq_lengths"][i].as_py(), batch["rows"][i].as_py()
-                yield _Row(f"{split} row {first + i}", ids, labels, lengths, rows, conversations)
+                yield _sequences(batch.slice(i, 1), f"{split} row {first + i}", manifest["pack"], conversations, result)
             first += batch.num_rows
 
 
-def _row(row: _Row, manifest: dict[str, Any], server: Server, seen: set[tuple[str, int]], result: Result) -> None:
-    if sum(row.lengths) != len(row.ids) or len(row.ids) != len(row.labels):
-        result.fail(
-            "lengths", f"{row.where}: seq_lengths {row.lengths} for {len(row.ids)} ids, {len(row.labels)} labels"
-        )
-        return
-    if manifest["pack"] and len(row.ids) > manifest["pack"]:
-        result.fail("lengths", f"{row.where}: {len(row.ids)} tokens in a row of {manifest['pack']}")
-    start = 0
-    for name, length in zip(row.rows, row.lengths, strict=True):
-        ids, labels = row.ids[start : start + length], row.labels[start : start + length]
-        start += length
-        result.sequences += 1
-        conversation = row.conversations.get(name)
+def _sequences(row: Any, where: str, pack: int | None, conversations: dict[str, Any], result: Result) -> Found:
+    """A row of a shard (a batch of one) cut into its sequences."""
+    ids, labels = (row[column][0].values.to_numpy() for column in ("input_ids", "labels"))
+    weights = row["weights"][0].values.to_numpy() if "weights" in row.schema.names else None
+    lengths, names = row["seq_lengths"][0].as_py(), row["rows"][0].as_py()
+    if sum(lengths) != len(ids) or len(ids) != len(labels) or len(lengths) != len(names):
+        told = f"seq_lengths {lengths} for {len(ids)} ids, {len(labels)} labels, {len(names)} row ids"
+        result.fail("lengths", f"{where}: {told}")
+        return []
+    if pack and len(ids) > pack:
+        result.fail("lengths", f"{where}: {len(ids)} tokens in a row of {pack}")
+    out, start = [], 0
+    for name, length in zip(names, lengths, strict=True):
+        part = slice(start, start := start + length)
+        place = f"{_place(name)} ({where})"
+        conversation = conversations.get(name)
         if conversation is None or conversation["drop"] is not None:
-            result.fail("dropped row", f"{row.where}: {name} is not among the kept conversations")
+            result.sequences += 1
+            result.fail("dropped row", f"{place}: not among the kept conversations")
             continue
-        if np.any((labels != shards.IGNORED) & (labels != ids)):
-            result.fail("labels", f"{row.where}, {name}: a label that is neither -100 nor its token")
-        _sequence(ids, labels != shards.IGNORED, conversation, manifest, server, seen, result)
+        out.append((Tokens(place, ids[part], labels[part], None if weights is None else weights[part]), conversation))
+    return out
 
 
-def _sequence(
-    ids: Ids,
-    trained: Any,
-    row: dict[str, Any],
-    manifest: dict[str, Any],
-    server: Server,
-    seen: set[tuple[str, int]],
-    result: Result,
-) -> None:
-    """One sequence: each trained stretch is an answer behind its own serving prompt, and the text is the template's."""
-    name, (messages, tools) = row["row"], conversation_of(row)
-    result.trained_tokens += int(trained.sum())
-    stretches = _stretches(trained)
-    if not stretches:
-        result.fail("untrained", f"{name}: nothing is trained")
-        return
-    _vendor(name, messages, ids, manifest, server, result)
-    if manifest["specials"] == "text" and server.forged(messages, tools):
-        result.parsed_by_servers += 1  # a server would read other ids: that is why these are text here
-        _as_text(name, ids, trained, row, manifest, server, seen, result)
-    elif manifest["loss"] == "whole":
-        _whole(ids, trained, row, manifest, server, seen, result)
-    else:
-        last = [_stretch(ids, start, stop, row, manifest, server, seen, result) for start, stop in stretches][-1]
-        if last is not None and not _ends_well(ids[stretches[-1][1] :], last, messages, tools, manifest, server):
-            result.fail("text", f"{name}: what follows the last answer is not of the template")
-
-
-def _stretch(
-    ids: Ids,
-    start: int,
-    stop: int,
-    row: dict[str, Any],
-    manifest: dict[str, Any],
-    server: Server,
-    seen: set[tuple[str, int]],
-    result: Result,
-) -> Served | None:
-    """One trained stretch: exactly an answer and its stop token, behind exactly what a server sees before it."""
-    name, said = row["row"], ids[start:stop].tolist()
-    read = server.tokenizer.decode(ids[:start])  # texts first: rendering is cheap, tokenising a long prompt is not
-    match: Served | None = None
-    for one in candidates(row, manifest, server, seen):
-        if _nfc(one.prompt) != read:
-            continue
-        match = match or one
-        # Two turns may have one prompt (a part of a conversation that repeats itself): the answer tells them apart.
-        if server.ids(one.answer) == said:
-            match = one
-            break
-    if match is None or server.ids(match.prompt) != ids[:start].tolist():
-        result.fail("prompt", f"{name}: token {start}: no serving prompt ends here; {_around(ids, start, server)}")
-        return None
-    answer = server.ids(match.answer)
-    if said != answer and not _cut(said, answer, manifest):
-        result.fail("answer", f"{name}: {_side_by_side(match.turn, answer, said, server)}")
-    elif len(said) < 2 and said == answer:
-        result.fail("empty turn", f"{name}: message {match.turn} trains nothing but the stop token")
-    seen.add((name, match.turn))
-    result.answers += 1
-    return match
-
-
-def _ends_well(
-    tail: Ids, last: Served, messages: list[dict[str, Any]], tools: Any, manifest: dict[str, Any], server: Server
-) -> bool:
-    """What stands behind the last answer, untrained, is what the template writes there, or nothing."""
-    if not len(tail):
-        return True
-    text = server.tokenizer.decode(tail)
-    if manifest["too_long"] == "split":  # a part of the conversation: it ends somewhere in the middle of the whole
-        return bool(text.strip() == "")
-    return _nfc(server.text(messages, tools, prompt=False)).startswith(_nfc(last.prompt + last.answer) + text)
-
-
-def _whole(
-    ids: Ids,
-    trained: Any,
-    row: dict[str, Any],
-    manifest: dict[str, Any],
-    server: Server,
-    seen: set[tuple[str, int]],
-    result: Result,
-) -> None:
-    """Under `whole` every token is trained, but for a history that another sample of the conversation has trained."""
-    messages, tools = conversation_of(row)
-    text, whole = server.tokenizer.decode(ids), _nfc(server.text(messages, tools, prompt=False))
-    first = int(np.argmax(trained))
-    history = server.tokenizer.decode(ids[:first])
-    prompts = (_nfc(s.prompt) for s in candidates(row, manifest, server, seen)) if first else iter(())
-    if not trained[first:].all() or (first and history not in prompts):
-        result.fail("untrained", f"{row['row']}: token {first}: not trained, under loss = whole")
-    if not whole.startswith(text) and not first and text not in whole and manifest["think"] == "none":
-        result.fail("text", f"{row['row']}: the tokens do not read as the template's text")
-
-
-def _cut(said: list[int], answer: list[int], manifest: dict[str, Any]) -> bool:
-    """Whether an answer was cut at max_length, as `too_long = truncate` says it may be."""
-    return manifest["too_long"] == "truncate" and bool(said) and answer[: len(said)] == said
-
-
-def _as_text(
-    name: str, ids: Ids, trained: Any, row: dict[str, Any], manifest: dict[str, Any], server: Server,
-    seen: set[tuple[str, int]], result: Result,
-) -> None:  # fmt: skip
-    """Where data holds control tokens: the tokens read as the same text, and only the template's are real ones."""
-    messages, tools = conversation_of(row)
-    turns = [i for i in answers(messages) if (name, i) not in seen]
-    for start, stop in _stretches(trained):
-        read, said = (server.tokenizer.decode(part) for part in (ids[:start], ids[start:stop]))
-        for turn in turns:
-            thinking = {"keep": bool(reasoning_of(messages[turn])), "none": None, "empty_masked": False}
-            mode = thinking.get(row["think"], True)
-            if read == _nfc(server.text(messages[:turn], tools, prompt=True, thinking=mode)):
-                seen.add((name, turn))
-                result.answers += 1
-                break
-        else:
-            if manifest["loss"] != "whole" and manifest["too_long"] != "split":
-                result.fail(
-                    "prompt", f"{name}: token {start}: reads as no serving prompt; {_around(ids, start, server)}"
-                )
-        if manifest["loss"] != "whole" and not said.endswith(server.stop) and manifest["too_long"] != "truncate":
-            result.fail("answer", f"{name}: token {stop}: an answer without its stop token")
-    bare = [{**m, "content": "".join(c for c in m["content"] if c not in "<|>")} for m in messages]
-    ends = server.tokenizer.convert_tokens_to_ids(server.stop)
-    if int((ids == ends).sum()) > server.text(bare, None, prompt=False).count(server.stop):
-        result.fail("forged turn", f"{name}: more {server.stop} tokens than the template writes")
-
-
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
-def _vendor(
-    name: str, messages: list[dict[str, Any]], ids: Ids, manifest: dict[str, Any], server: Server, result: Result
-) -> None:
-    """No vendor's identity in a system prompt that the data did not ask for, no placeholder in what is trained."""
-    if messages[0]["role"] == "system" or manifest["template"]["default_system"] in _VENDOR:
-        return
-    system = server.tokenizer.decode(ids[:64])
-    for text in _VENDOR:
-        if text in system:
-            result.fail("vendor identity", f"{name}: {text!r} in the system prompt; the template's default is another")
-
-
-_VENDOR = ("You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", "You are a helpful assistant.")
-
-
-def _side_by_side(turn: int, answer: list[int], said: list[int], server: Server) -> str:
-    """Both token rows from a little before the first difference."""
-    pairs = zip(answer, said, strict=False)
-    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(answer), len(said)))
-    lines = [f"message {turn} is not trained as answer + stop token, from token {at} of the answer on:"]
-    for title, row in (("served ", answer), ("trained", said)):
-        part = row[max(0, at - 3) : at + 6]
-        shown = " ".join(f"{i}:{server.tokenizer.decode([i])!r}" for i in part) or "(nothing)"
-        lines.append(f"      {title} {shown}")
-    return "\n".join(lines)
-
-
-def _stretches(trained: Any) -> list[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], trained.astype(np.int8), [0]])))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
-
-
-def _around(ids: Ids, at: int, server: Server) -> str:
-    before, after = (server.tokenizer.decode(part) for part in (ids[max(0, at - 8) : at], ids[at : at + 8]))
-    return f"…{before!r} | {after!r}…"
+def _place(row: str) -> str:
+    """`muice/train.jsonl#812` in words: the file and its line."""
+    file, _, ordinal = row.rpartition("#")
+    plain = re.sub(r"\.(gz|zst|bz2|xz)$", "", file)
+    return f"{row} ({'line' if plain.endswith(_LINES) else 'row'} {ordinal} of {file})"
 
 
 def _ledger(directory: Path, result: Result) -> None:
@@ -328,35 +161,42 @@ def _ledger(directory: Path, result: Result) -> None:
         result.fail("ledger", f"{name} is said to be kept, but went to no shard")
 
 
-def _complete(
-    directory: Path, manifest: dict[str, Any], server: Server, seen: set[tuple[str, int]], result: Result
-) -> None:
-    """Each answer that should be trained was met exactly once (`seen` takes each only once)."""
-    if manifest["loss"] == "whole":
-        return
+def _complete(directory: Path, manifest: dict[str, Any], proof: Proof) -> None:
+    """Each answer that should be trained was met exactly once (a proof takes each only once), or had a reason."""
     kept = pl.read_parquet(directory / "ledger.parquet", glob=False).filter(pl.col("action") != "dropped").select("row")
     texts = pl.read_parquet(
         directory / "conversations.parquet", glob=False, columns=["row", "messages", "tools", "think"]
     )
+    server, limit = proof.server, manifest["max_length"]
     for row in texts.join(kept, on="row", how="semi").iter_rows(named=True):
-        messages, tools = conversation_of(row)
-        turns = answers(messages)
-        missing = [t for t in (turns if manifest["loss"] == "assistant" else turns[-1:]) if (row["row"], t) not in seen]
-        if not missing or not manifest["expand"]:
+        chat = proof.conversation(row)
+        missing = [turn for turn in chat.wanted if not proof.met(chat.row, turn)]
+        if not manifest["expand"]:
+            there = [chat.served(turn) for turn in chat.wanted if proof.met(chat.row, turn)]
+            missing = [turn for turn in missing if _would_go_with(chat.served(turn), there)]
+        if not missing:
             continue
         # Turns of one sample go together when it is too long: the last missing one tells its length.
-        served = server.served(messages, tools, missing[-1], row["think"])
-        length = len(server.ids(served.prompt)) + len(server.ids(served.answer))
-        if not manifest["max_length"] or length <= manifest["max_length"]:
-            result.fail("not trained", f"{row['row']}: message {missing[-1]} is in no shard")
+        served = chat.served(missing[-1])
+        if not limit or len(server.ids(served.prompt)) + len(server.ids(served.answer)) <= limit:
+            proof.fail("not trained", f"{_place(chat.row)}: message {missing[-1]} is in no shard")
+
+
+def _would_go_with(one: Any, there: list[Any]) -> bool:
+    """Whether a turn could stand in the one sample with the turns that are there."""
+    texts = sorted([*there, one], key=lambda served: served.turn)
+    return all(after.prompt.startswith(before.prompt + before.answer) for before, after in itertools.pairwise(texts))
 
 
 def report(result: Result, console: Console) -> None:
     """The verdict for a person."""
-    console.print(
-        f"{result.sequences:,} sequences, {result.answers:,} answers, {result.trained_tokens:,} trained tokens",
-        highlight=False,
-    )
+    for model in result.models:
+        console.print(f"{model}: its template, tokenizer and stop tokens", markup=False, highlight=False)
+    if result.sequences:
+        console.print(
+            f"{result.sequences:,} sequences, {result.answers:,} answers, {result.trained_tokens:,} trained tokens",
+            highlight=False,
+        )
     if result.parsed_by_servers:
         console.print(
             f"{result.parsed_by_servers:,} sequences hold control tokens as text, trained as text; a server that does "
@@ -364,12 +204,19 @@ def report(result: Result, console: Console) -> None:
             style="yellow",
             highlight=False,
         )
+    if result.vendor_prompts:
+        told = f"{result.vendor_prompts:,} sequences have a system message of their own that names the vendor"
+        console.print(told, style="yellow", highlight=False)
+    for note in result.notes:
+        console.print(note, style="yellow", markup=False, highlight=False)
     for case in result.cases:
         console.print(f"  {case}", style="red", markup=False, highlight=False)
     if result.failures:
         counts = ", ".join(f"{kind} {count:,}" for kind, count in result.failures.items())
         console.print(f"[bold red]training is not serving:[/] {counts}", highlight=False)
-    else:
+    elif result.sequences:
         console.print(
             "[bold green]training equals serving[/]: every prompt, answer and stop token agrees", highlight=False
         )
+    else:
+        console.print("[bold green]saved as it was trained[/]: template, tokenizer and stop agree", highlight=False)

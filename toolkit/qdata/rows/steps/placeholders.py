@@ -9,11 +9,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.schema import MESSAGE
-
-# Names that identity sets are known to leave open. Other braces are left alone: answers about jinja have them too.
-KNOWN = ("name", "author", "ai_nickname", "master_nickname", "model_name", "model_author")
-UNFILLED = r"\{\{\s*(?i:" + "|".join(KNOWN) + r")\s*\}\}|<(?:NAME|AUTHOR)>"
+from qdata.schema import MESSAGE, PLACEHOLDER
 
 _CHINESE = r"\p{Han}"
 
@@ -60,4 +56,4 @@ def unfilled(frame: pl.LazyFrame) -> pl.LazyFrame:
 
 def _found(column: str) -> pl.Expr:
     texts = pl.col(column).list.eval(pl.element().struct.field("content")).list.join("\n", ignore_nulls=True)
-    return pl.coalesce(texts.str.extract_all(UNFILLED), pl.lit([], pl.List(pl.String)))
+    return pl.coalesce(texts.str.extract_all(PLACEHOLDER), pl.lit([], pl.List(pl.String)))
