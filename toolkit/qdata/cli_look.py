@@ -77,8 +77,14 @@ def show(shards: Path | None, row: str, split: str, as_json: bool) -> None:
 @click.option(
     "--shards", type=click.Path(path_type=Path), metavar="DIR", help="Of a run or export: where its shards lie now."
 )
+@click.option(
+    "--served-by",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Another server's model or tokenizer folder: hold the shards against its template.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
-def verify(path: Path | None, sample: int | None, shards: Path | None, as_json: bool) -> None:
+def verify(path: Path | None, sample: int | None, shards: Path | None, served_by: Path | None, as_json: bool) -> None:
     """Prove, by a slow road of its own, that what is trained is what a server will see. Exit 1 if it is not.
 
     Each prompt is rendered with the saved template by transformers and tokenised in one go, as a server does; each
@@ -92,7 +98,9 @@ def verify(path: Path | None, sample: int | None, shards: Path | None, as_json: 
     from qdata import workspace
     from qdata.tokens import verify as library
 
-    result = library.verify(path or workspace.last("shards"), sample=sample, shard_folder=shards, console=console)
+    result = library.verify(
+        path or workspace.last("shards"), sample=sample, shard_folder=shards, served_by=served_by, console=console
+    )
     if as_json:
         click.echo(json.dumps(result.as_dict(), ensure_ascii=False, indent=2))
     library.report(result, console)

@@ -116,6 +116,7 @@ class _Sequence:
     proof: Proof
     tokens: Tokens
     chat: Conversation
+    told: set[str] = field(default_factory=set)
 
     def check(self) -> None:
         tokens, ids = self.tokens, self.tokens.ids
@@ -135,6 +136,11 @@ class _Sequence:
             self.fail("text", "what follows the last answer is not of the template")
 
     def fail(self, kind: str, case: str) -> None:
+        """Counted each time, told once of each kind."""
+        if kind in self.told:
+            self.proof.result.failures[kind] += 1
+            return
+        self.told.add(kind)
         self.proof.fail(kind, f"{self.tokens.place}: {case}")
 
     @property
@@ -216,6 +222,8 @@ class _Sequence:
 
     def _no_prompt(self, start: int) -> str:
         """Beside the prompt that agrees longest with what stands before a trained stretch."""
+        if "prompt" in self.told or len(self.proof.result.cases) >= KEPT_CASES:
+            return ""  # only counted: looking for the nearest prompt takes long
         before = self.tokens.ids[:start].tolist()
         prompts = [self._server.ids(one.prompt) for one in self._candidates()]
         if not prompts:

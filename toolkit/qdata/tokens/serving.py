@@ -40,7 +40,9 @@ class Server:
         except ImportError:
             raise QdataError("qdata verify renders with transformers: pip install 'qdata[train]'") from None
         self.tokenizer = AutoTokenizer.from_pretrained(directory)
-        self.template = (directory / "chat_template.jinja").read_text(encoding="utf-8")
+        if not isinstance(self.tokenizer.chat_template, str):
+            raise QdataError(f"{directory}: its tokenizer has no chat template (or several under names); wanted one")
+        self.template: str = self.tokenizer.chat_template
         self.stop = stop
         self._render = render_jinja_template
         self._file: dict[str, Any] = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
@@ -155,6 +157,7 @@ class Conversation:
             messages, tools, self.forged = server.quoted(messages, tools)
         self.messages, self.tools = messages, tools
         self._server, self._manifest = server, manifest
+        self._served: dict[int, Served] = {}
 
     @property
     def answers(self) -> list[int]:
@@ -167,8 +170,10 @@ class Conversation:
         return self.answers[-1:] if self._manifest["loss"] == "last" else self.answers
 
     def served(self, turn: int) -> Served:
-        """One turn as it is served."""
-        return self._server.served(self.messages, self.tools, turn, self.think)
+        """One turn as it is served; rendered once, however often it is asked for."""
+        if turn not in self._served:
+            self._served[turn] = self._server.served(self.messages, self.tools, turn, self.think)
+        return self._served[turn]
 
     def whole(self) -> str:
         """The text of all turns."""

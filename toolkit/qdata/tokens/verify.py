@@ -32,18 +32,20 @@ def verify(
     sample: int | None = None,
     seed: int = 0,
     shard_folder: Path | None = None,
+    served_by: Path | None = None,
     console: Console | None = None,
 ) -> Result:
     """Checks shards, a run, or an exported model: every row, or `sample` rows of each split, drawn by `seed`.
 
     Of a run or a model the saved files are checked, and then the rows of its shards, served with what was saved.
-    `shard_folder` says where these are; by default where the run noted them. Raises QdataError when `path` is none of
-    the three, or transformers is not installed.
+    `shard_folder` says where these are; by default where the run noted them. `served_by` is a folder with the tokenizer
+    and template of another server, which shards are then held against instead of their own. Raises QdataError when
+    `path` is none of the three, or transformers is not installed.
     """
     result = Result()
     papers = saved.papers_of(path)
     if papers is None:
-        _shards(path, path / "tokenizer", sample, seed, console, result)
+        _shards(path, served_by or path / "tokenizer", sample, seed, console, result)
         return result
     models = saved.models_in(papers.folder)
     for model in models:
@@ -58,7 +60,7 @@ def verify(
     elif shards.manifest_of(found)["fingerprint"] != papers.data["fingerprint"]:
         result.fail("other shards", f"{found}: not the shards that {papers.folder} was trained on")
     elif not result.failures:
-        _shards(found, models[-1], sample, seed, console, result)
+        _shards(found, served_by or models[-1], sample, seed, console, result)
     return result
 
 
