@@ -35,7 +35,7 @@ def columns(
     dicts = [renamed(row, rename) for row in rows.rows] if rename else rows.rows
     data: dict[str, pl.Series] = {"ordinal": pl.Series(rows.ordinals, dtype=pl.Int64)}
     misfits: dict[int, str] = {}
-    lenient: dict[int, dict[str, Any]] = {}
+    lenient: dict[int, set[str]] = {}
     for name, dtype in wanted.items():
         values = [row.get(name) for row in dicts]
         if name in JSON_TEXT:
@@ -45,15 +45,13 @@ def columns(
             for index, value in enumerate(values):
                 if isinstance(value, _Misfit):
                     if name in LENIENT:
-                        lenient.setdefault(index, {})[name] = value.value
+                        lenient.setdefault(index, set()).add(name)
                     else:
                         misfits.setdefault(index, f"{value.wanted}, got {short(value.value)}")
                     values[index] = None
         data[name] = pl.Series(name, values, dtype, strict=True)
     nested = {name: known for name, dtype in wanted.items() if (known := struct_fields(dtype))}
-    rests = [_rest(row, wanted, nested) for row in dicts]
-    for index, kept in lenient.items():
-        rests[index] |= kept
+    rests = [_rest(row, wanted.keys() - lenient[i] if i in lenient else wanted, nested) for i, row in enumerate(dicts)]
     if rename:
         rests = [_shadowed(row, rename) | rest for row, rest in zip(rows.rows, rests, strict=True)]
     data["extra"] = pl.Series([exact.text(rest) if rest else None for rest in rests], dtype=pl.String)
@@ -167,7 +165,7 @@ def _fit_text(value: Any, name: str) -> Any:
 
 
 def _text_of_parts(parts: list[Any], name: str) -> Any:
-    """The text of OpenAI's `[{"type": "text", "text": …}]`. Of other parts, and of two, nothing could be written back."""
+    """The text of OpenAI's `[{"type": "text", "text": …}]`; other parts, and several, could not be written back."""
     said = [{k: v for k, v in p.items() if v is not None} if isinstance(p, dict) else {} for p in parts]
     kinds = [p["type"] for p in said if isinstance(p.get("type"), str)]
     if (other := next((kind for kind in kinds if kind != "text"), None)) is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import polars as pl
 
 # Of one meaning each; the first is the field of MESSAGE and the one we write.
 _TRAIN = ("train", "training", "loss")  # axolotl's two, ms-swift's
 _WEIGHT = ("weight", "loss_weight", "loss_scale")  # OpenAI's, LLaMA-Factory v1's, ms-swift's
-FIELDS = dict.fromkeys(_TRAIN, pl.Boolean) | dict.fromkeys(_WEIGHT, pl.Float64)
+FIELDS: dict[str, Any] = dict.fromkeys(_TRAIN, pl.Boolean) | dict.fromkeys(_WEIGHT, pl.Float64)
 
 
 def trained() -> list[pl.Expr]:

@@ -42,12 +42,20 @@ def split_system(messages: list[dict[str, Any]]) -> tuple[str | None, list[dict[
 
 
 def is_preference(row: dict[str, Any]) -> bool:
-    """Whether a row holds two answers, or one that is judged: what stands there is not all to be imitated."""
+    """Whether a row holds two answers, or one that is judged: what stands there is not all to be imitated.
+
+    A `label` of text or an object is a category, and says nothing of that (Infinity-Instruct).
+    """
     judged = any(isinstance(row.get(key), bool) for key in ("label", "kto_tag"))
     return judged or not row.keys().isdisjoint(_SECOND_ANSWERS)
 
 
 _SECOND_ANSWERS = {"chosen", "rejected", "rejected_response", "chosen_messages", "rejected_messages"}
+
+
+def is_judged(row: dict[str, Any]) -> bool:
+    """As `is_preference`, for dialects that ms-swift reads: a numeric `label` is what a classifier learns there."""
+    return isinstance(row.get("label"), (int, float, list)) or is_preference(row)
 
 
 def beyond_alternating(conversation: dict[str, Any], dialect: str, holds: str = "") -> str | None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._turns import is_preference
+from qdata.rows.formats._turns import is_judged
 from qdata.schema import ROLES
 
 _KINDS = ("reasoning", "text", "tool_call")  # in the order in which a message says them
@@ -61,7 +61,7 @@ class LlamafactoryV1:
             and bool(messages)
             and all(isinstance(m, dict) and m.get("role") in ROLES and _is_parts(m.get("content")) for m in messages)
             and any(m["content"] for m in messages)
-            and not is_preference(row)
+            and not is_judged(row)
         )
 
     @staticmethod

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from qdata.rows.formats._trained import FIELDS, disagreement, trained
-from qdata.rows.formats._turns import is_preference
+from qdata.rows.formats._turns import is_judged
 from qdata.schema import ROLES
 
 _FIELDS = {
@@ -28,7 +28,7 @@ class Messages:
     A `content` of one part `{"type": "text", "text": …}` is that text; a row with any other parts is told of.
     """
 
-    columns: ClassVar = {"messages": pl.List(pl.Struct(_FIELDS | FIELDS)), "tools": pl.String}
+    columns: ClassVar = {"messages": pl.List(pl.Struct({**_FIELDS, **FIELDS})), "tools": pl.String}
     sample: ClassVar = [
         {
             "messages": [
@@ -47,8 +47,7 @@ class Messages:
             isinstance(messages, list)
             and bool(messages)
             and all(isinstance(m, dict) and m.get("role") in ROLES and _is_content(m.get("content")) for m in messages)
-            and "label" not in row
-            and not is_preference(row)
+            and not is_judged(row)
         )
 
     @staticmethod

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from qdata.rows.formats._trained import FIELDS, disagreement, trained
-from qdata.rows.formats._turns import is_preference
+from qdata.rows.formats._turns import is_judged
 
 _ROLES = {
     "human": "user",
@@ -32,7 +32,7 @@ class Sharegpt:
     """
 
     columns: ClassVar = {
-        "conversations": pl.List(pl.Struct({"from": pl.String, "value": pl.String} | FIELDS)),
+        "conversations": pl.List(pl.Struct({"from": pl.String, "value": pl.String, **FIELDS})),
         "system": pl.String,
         "tools": pl.String,
     }
@@ -51,8 +51,7 @@ class Sharegpt:
                 isinstance(t, dict) and t.get("from") in _ROLES and isinstance(t.get("value"), str | None)
                 for t in turns
             )
-            and "label" not in row
-            and not is_preference(row)
+            and not is_judged(row)
         )
 
     @staticmethod
