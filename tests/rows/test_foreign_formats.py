@@ -191,7 +191,7 @@ def moss(**texts: Any) -> dict[str, Any]:
     [
         (
             {"Commands": '<|Commands|>: Search("x")<eoc>\n'},
-            'turn_2: a plugin is called: <|Commands|>: Search("x")<eoc>',
+            'turn_2: the plugin call Search("x") and its result would be lost',
         ),
         ({"Tool_Responses": "<|Results|>: 1<eor>\n"}, "turn_2: a result of no command"),
         ({"Human": "q"}, "turn_2: Human: wanted <|Human|>: …<eoh> and a line end"),

@@ -13,6 +13,7 @@ from qdata.rows.formats._turns import beyond_alternating, full_system_turn, is_p
 _MARKS = {
     "Human": ("<|Human|>: ", "<eoh>\n"),
     "Inner Thoughts": ("<|Inner Thoughts|>: ", "<eot>\n"),
+    "Commands": ("<|Commands|>: ", "<eoc>\n"),
     "MOSS": ("<|MOSS|>: ", "<eom>\n"),
 }
 _NO_COMMANDS = "<|Commands|>: None<eoc>\n"
@@ -76,7 +77,7 @@ class Moss:
         results = field("Tool Responses")
         wrong = pl.coalesce(
             pl.when(field("Commands") != _NO_COMMANDS).then(
-                pl.format("a plugin is called: {}", field("Commands").str.strip_chars().str.slice(0, 60))
+                pl.format("the plugin call {} and its result would be lost", _said("Commands").str.slice(0, 60))
             ),
             pl.when(~results.is_in([_NO_RESULTS, _NO_RESULTS_AFTER_THOUGHTS])).then(pl.lit("a result of no command")),
             *(
