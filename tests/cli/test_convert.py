@@ -139,6 +139,7 @@ def test_an_explicit_output_that_exists_is_refused() -> None:
 PLAIN = [
     conversation([turn("user", '问\n"q" \u2028 😀'), turn("assistant", "答 \\ {{name}}")]),
     conversation([turn("user", ""), turn("assistant", " a ")]),
+    conversation([turn("user", " "), turn("assistant", "")]),
 ]
 LONGER = [
     conversation([turn("system", "s"), turn("user", "q"), turn("assistant", "a")]),
@@ -182,9 +183,9 @@ def test_unknown_columns_come_back_out(to: str, extras: list[Row]) -> None:
     assert [orjson.dumps(row) for row in back] == [orjson.dumps(extra) for extra in extras]
 
 
-@pytest.mark.parametrize("score", [1, 9.5, 0, -1, 0.1, 1e20, 1e300])
-def test_a_score_comes_back(score: float) -> None:
-    """The one number every dialect understands is neither lost nor rounded."""
+@pytest.mark.parametrize("score", [1, 9.5, 0, -1, 0.1, 1e20, 1e300, 2**53 + 1, "good", {"x": 1}, [1], True])
+def test_a_score_comes_back(score: Any) -> None:
+    """The one number every dialect understands is neither lost nor rounded, and what is none makes no row bad."""
     write("a.jsonl", [pair(score=score)])
     qdata("convert", "a.jsonl", "--to", "alpaca", "-o", "b.jsonl")
     assert rows_of("b.jsonl")[0]["score"] == score

@@ -15,12 +15,16 @@ from qdata import plugin
 from qdata.rows import formats
 from qdata.rows.columns import columns
 from qdata.rows.formats.alpaca import Alpaca
+from qdata.rows.formats.llamafactory_v1 import LlamafactoryV1
 from qdata.rows.formats.messages import Messages
+from qdata.rows.formats.moss import Moss
 from qdata.rows.source import Bad, Rows
 
 WITH_SCORE = {"score": pl.Float64}
 MESSAGES = Messages.columns | WITH_SCORE
 ALPACA = Alpaca.columns | WITH_SCORE
+PARTS = LlamafactoryV1.columns | WITH_SCORE
+TURNS = Moss.columns | WITH_SCORE
 
 
 def taken(rows: list[dict[str, Any]], wanted: dict[str, Any], rename: dict[str, str] | None = None) -> Any:
@@ -59,7 +63,8 @@ def test_columns_and_extra_make_the_row_again(rows: list[dict[str, Any]]) -> Non
         assert said(rest) == said({k: v for k, v in row.items() if k not in ALPACA})
 
 
-KNOWN_OF_A_MESSAGE = {"role", "content", "reasoning_content", "tool_calls", "name", "train", "weight"}
+KNOWN_OF_A_MESSAGE = {"role", "content", "reasoning_content", "tool_calls", "name"}
+KNOWN_OF_A_MESSAGE |= {"train", "training", "loss", "weight", "loss_weight", "loss_scale"}
 RAW_MESSAGES = st.builds(
     lambda known, unknown: known | unknown,
     st.fixed_dictionaries(
@@ -119,8 +124,6 @@ MISFITS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (ALPACA, {"history": ["qa"]}, 'history[0]: wanted a list, got "qa"'),
     (ALPACA, {"history": [{"q": "a"}]}, 'history[0]: wanted a list, got {"q": "a"}'),
     (ALPACA, {"history": [["q", ["a"]]]}, 'history[0][1]: wanted text, got ["a"]'),
-    (ALPACA, {"score": [1]}, "score: wanted a number, got [1]"),
-    (ALPACA, {"score": {"x": 1}}, 'score: wanted a number, got {"x": 1}'),
     (MESSAGES, {"messages": "hi"}, 'messages: wanted a list, got "hi"'),
     (MESSAGES, {"messages": {"role": "user"}}, 'messages: wanted a list, got {"role": "user"}'),
     (MESSAGES, {"messages": ["hi"]}, 'messages[0]: wanted an object, got "hi"'),
@@ -128,6 +131,52 @@ MISFITS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (MESSAGES, {"messages": [{"role": "user"}, {"role": []}]}, "messages[1].role: wanted text, got []"),
     (MESSAGES, {"messages": [{"role": "a", "train": "no"}]}, 'messages[0].train: wanted true or false, got "no"'),
     (MESSAGES, {"messages": [{"role": "a", "weight": "x"}]}, 'messages[0].weight: wanted a number, got "x"'),
+    (MESSAGES, {"messages": [{"loss": 1}]}, "messages[0].loss: wanted true or false, got 1"),
+    (MESSAGES, {"messages": [{"loss_scale": True}]}, "messages[0].loss_scale: wanted a number, got true"),
+    (
+        MESSAGES,
+        {"messages": [{"weight": 2**53 + 1}]},
+        ("messages[0].weight: wanted a number of at most 53 bits, got 9007199254740993"),
+    ),
+    (
+        MESSAGES,
+        {"messages": [{"content": [{"type": "image_url", "image_url": 1}]}]},
+        (
+            "messages[0].content: wanted text,"
+            ' and no part of type image_url, got [{"type": "image_url", "image_url": 1}]'
+        ),
+    ),
+    (
+        MESSAGES,
+        {"messages": [{"content": [{"type": "text", "text": "a"}, {"type": "audio"}]}]},
+        (
+            "messages[0].content: "
+            'wanted text, and no part of type audio, got [{"type": "text", "text": "a"}, {"type": "audio"}]'
+        ),
+    ),
+    (
+        MESSAGES,
+        {"messages": [{"content": [{"type": "text"}] * 2}]},
+        (
+            "messages[0].content: wanted text, or one part "
+            'with nothing but type and text, got [{"type": "text"}, {"type": "text"}]'
+        ),
+    ),
+    (
+        MESSAGES,
+        {"messages": [{"content": [{"type": "text", "text": "a", "x": 1}]}]},
+        (
+            "messages[0].content: wanted text,"
+            ' or one part with nothing but type and text, got [{"type": "text", "text": "a", "x": 1}]'
+        ),
+    ),
+    (PARTS, {"messages": [{"content": "a"}]}, 'messages[0].content: wanted a list, got "a"'),
+    (
+        PARTS,
+        {"messages": [{"content": [{"type": "text", "value": "a", "x": 1}]}]},
+        ('messages[0].content[0]: wanted nothing but type, value, got {"type": "text", "value": "a", "x": 1}'),
+    ),
+    (TURNS, {"chat": {"turn_2": {}}}, 'chat: wanted a list, got {"turn_2": {}}'),
 ]
 
 
@@ -140,10 +189,58 @@ def test_a_misfit_is_named_with_its_path(wanted: dict[str, Any], row: dict[str, 
     assert [one["ordinal"] for one in made] == [10, 30]
 
 
+@pytest.mark.parametrize("value", ["good", "", [1], {"x": 1}, True, "inf", 2**53 + 1, -(10**29), "9007199254740993"])
+def test_a_score_that_is_no_number_is_a_column_like_any_other(value: Any) -> None:
+    """Files have scores of their own kinds: what is no number, or would be rounded, comes back out as it was."""
+    ((one,), bad) = taken([{"instruction": "q", "score": value, "x": 1}], ALPACA)
+    assert not bad
+    assert one["score"] is None
+    assert said(json.loads(one["extra"])) == said({"score": value, "x": 1})
+
+
+@pytest.mark.parametrize("value", [0, -7, 0.1, 2**53, -(2**60), 1e300, "4.5", "9007199254740992"])
+def test_a_score_that_is_a_number_is_exact(value: Any) -> None:
+    """A number, also as a table without types writes it; none is rounded."""
+    ((one,), bad) = taken([{"score": value}], ALPACA)
+    assert not bad
+    assert (one["score"], one["extra"]) == (float(value), None)
+    assert isinstance(value, str) or one["score"] == value
+
+
+@pytest.mark.parametrize("part", [{"type": "text", "text": "a"}, {"text": "a", "type": "text", "image_url": None}])
+def test_one_text_part_is_its_text(part: dict[str, Any]) -> None:
+    """OpenAI's content of one text part; tables fill objects up with nulls."""
+    ((one,), bad) = taken([{"messages": [{"role": "user", "content": [part]}]}], MESSAGES)
+    assert not bad
+    assert one["messages"][0]["content"] == "a"
+
+
+def test_what_lies_deep_in_a_message_is_read_or_told_of() -> None:
+    """Parts of parts have no place in `extra`: nulls there are filling, everything else makes the row bad."""
+    part = {"type": "text", "value": "a"}
+    rows = [{"messages": [{"content": [part | {"x": null}], "y": 1}]} for null in (None, 0, "")]
+    made, bad = taken(rows, PARTS)
+    assert [(one["ordinal"], one["messages"][0]["content"], one["extra"]) for one in made] == [
+        (10, [part], '{"messages[]":[{"y":1}]}')
+    ]
+    assert [b.ordinal for b in bad] == [20, 30]
+
+
+def test_turns_under_numbered_keys_are_a_list() -> None:
+    """MOSS' turn_1, turn_2 …: a list of turns, and what is unknown of each of them; other keys are no turns."""
+    chat = {"turn_1": {"Human": "q", "x": 1}, "turn_2": {"MOSS": "a"}}
+    made, bad = taken([{"chat": chat}, {"chat": dict(reversed(chat.items()))}], TURNS)
+    assert [[turn["Human"], turn["MOSS"]] for turn in made[0]["chat"]] == [["q", None], [None, "a"]]
+    assert json.loads(made[0]["extra"]) == {"chat[]": [{"x": 1}, {}]}
+    assert [b.ordinal for b in bad] == [20]
+
+
 # Values as people write them: right, nearly right and wrong, for a text, a number, a list of lists, of messages.
 POOL: list[Any] = [None, False, True, 0, 1, -7, 0.5, 1.0, 1e16, 1e-7, "", "a", "1", " [", "[]", '["x"]', '[["x", "y"]]']
 POOL += [[], ["ab"], [None], [1], [[]], [["a", "b"]], [["a", 1, True, None]], [["a", ["b"]]], {}, {"role": "a"}]
 POOL += [[{}], [{"role": "a", "content": "b", "x": 1}], '[{"role": "a"}]']
+POOL += [2**53 + 1, "9" * 20, {"turn_1": {}}, {"turn_1": {"Human": "q", "x": 1}}, {"turn_2": {}}]
+POOL += [[{"content": [{"type": "text", key: "a"}]}] for key in ("text", "value", "x")]
 POOL += [[{key: value}] for key in KNOWN_OF_A_MESSAGE for value in (None, True, 1, 0.5, "", "a", "1", [], ["x"], {})]
 CELLS = [(n, c) for n in plugin.names(formats) for c in [*plugin.find(formats, n).columns, "score"]]
 

@@ -65,6 +65,9 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "reasoning": conversation([turn("user", "q"), turn("assistant", "a", reasoning="r")]),
     "name": conversation([turn("user", "q", name="n"), turn("assistant", "a")]),
     "untrained": conversation([turn("user", "q"), turn("assistant", "a", train=False)]),
+    "reasoning of a question": conversation([turn("user", "q", reasoning="r"), turn("assistant", "a")]),
+    "untrained question": conversation([turn("user", "q", train=False), turn("assistant", "a")]),
+    "weight of a system prompt": conversation([turn("system", "s", weight=0.0), *chat("q", "a")]),
     "weight": conversation([turn("user", "q"), turn("assistant", "a", weight=0.5)]),
     "call": conversation([turn("user", "q"), turn("assistant", None, tool_calls=CALL)], tools=TOOL),
     "call and text": conversation([turn("user", "q"), turn("assistant", "t", tool_calls=CALL)], tools=TOOL),
@@ -133,7 +136,18 @@ def test_messages_loses_nothing_and_plain_rows_are_lost_by_none() -> None:
     """One dialect expresses everything, and every dialect expresses a question with its answer."""
     assert {case for case, one in SPECIAL.items() if FORMATS["messages"].loses(one)} == set()
     assert {name for name in NAMES if FORMATS[name].loses(SPECIAL["plain"])} == set()
-    assert {name for name in NAMES if FORMATS[name].loses(SPECIAL["reasoning"]) is None} >= {"messages"}
+    assert {name for name in NAMES if FORMATS[name].loses(SPECIAL["reasoning"]) is None} >= {"messages", "moss"}
+
+
+@each_format
+@pytest.mark.parametrize("judged", [{"rejected": "b"}, {"chosen": "a", "rejected": "b"}, {"rejected_response": "b"},
+                                    {"rejected_messages": []}, {"label": False}, {"kto_tag": True}])  # fmt: skip
+def test_answers_to_choose_from_are_no_chat(name: str, judged: dict[str, Any]) -> None:
+    """A second answer or a verdict beside a chat: nobody claims it, for some of it is not to be imitated."""
+    (row,) = FORMATS[name].sample[:1]
+    assert not any(FORMATS[other].claims(row | judged) for other in NAMES)
+    assert FORMATS[name].claims(row | {"label": "category", "reward": 0.5})
+    assert FORMATS[name].claims(row | {"label": {"ability": ["maths"]}})
 
 
 @each_format
@@ -214,7 +228,11 @@ def test_calls_and_tools_that_are_no_json(row: dict[str, Any], tmp_path: Path, m
         ([{"text": "once upon a time"}], "text"),
         ([{}], ""),
         ([{"messages": []}], "messages"),
-        ([{"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}]}], "messages"),
+        ([{"messages": [{"role": "user", "content": [{"text": "q"}]}]}], "messages"),
+        ([{"messages": [{"role": "user", "content": []}]}], "messages"),
+        ([{"conversation": [{"input": "", "output": "once upon a time"}]}], "conversation"),
+        ([{"conversation": [{"input": "q", "output": "a"}], "system": "s"}], "conversation, system"),
+        ([{"chat": {"first": {"Human": "q", "MOSS": "a"}}}], "chat"),
         ([{"messages": [{"role": "human", "content": "q"}]}], "messages"),
         ([{"conversations": [{"from": "me", "value": "q"}]}], "conversations"),
         ([{"conversation": [{"human": "q"}]}], "conversation"),

@@ -133,9 +133,8 @@ def _with_the_rest(form: Any, conversation: dict[str, Any]) -> dict[str, Any] | 
     Or, where such a column has the name of one that is written, in words what would be lost.
     """
     out: dict[str, Any] = form.write(conversation)
-    turns: list[dict[str, Any]] = next(
-        (out[name] for name, dtype in form.columns.items() if name in out and struct_fields(dtype)), []
-    )
+    written: Any = next((out[name] for name, dtype in form.columns.items() if name in out and struct_fields(dtype)), [])
+    turns: list[dict[str, Any]] = list(written.values()) if isinstance(written, dict) else written  # MOSS: turn_1 …
     if (score := conversation["score"]) and (given := score["given"]) is not None:
         out["score"] = int(given) if given.is_integer() and abs(given) < 2**63 else given
     if conversation["extra"] is None:

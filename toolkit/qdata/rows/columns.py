@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from itertools import chain
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from qdata.rows.source import Bad, Rows, short
 
 # Fields whose nested values are kept as JSON text: see schema.py.
 JSON_TEXT = frozenset({"tools", "tool_calls"})
+# Columns that files have for reasons of their own: what does not fit is a column nobody knows, and no fault.
+LENIENT = frozenset({"score"})
 
 _NONE = type(None)
 
@@ -26,11 +29,13 @@ def columns(
     """Rows as a frame of `ordinal`, the columns a dialect knows, and `extra`: the JSON text of everything else.
 
     `rename` maps a dialect's column to the file's. A nested value in a text column becomes its JSON text; a value
-    that does not fit its column makes the row `Bad`. What becomes of a value never depends on other rows.
+    that does not fit its column makes the row `Bad`, or goes to `extra` where the column is LENIENT. What becomes of
+    a value never depends on other rows.
     """
     dicts = [renamed(row, rename) for row in rows.rows] if rename else rows.rows
     data: dict[str, pl.Series] = {"ordinal": pl.Series(rows.ordinals, dtype=pl.Int64)}
     misfits: dict[int, str] = {}
+    lenient: dict[int, set[str]] = {}
     for name, dtype in wanted.items():
         values = [row.get(name) for row in dicts]
         if name in JSON_TEXT:
@@ -39,11 +44,14 @@ def columns(
             values = [_fit(v, dtype, name) for v in values]
             for index, value in enumerate(values):
                 if isinstance(value, _Misfit):
-                    misfits.setdefault(index, f"{value.wanted}, got {short(value.value)}")
+                    if name in LENIENT:
+                        lenient.setdefault(index, set()).add(name)
+                    else:
+                        misfits.setdefault(index, f"{value.wanted}, got {short(value.value)}")
                     values[index] = None
         data[name] = pl.Series(name, values, dtype, strict=True)
     nested = {name: known for name, dtype in wanted.items() if (known := struct_fields(dtype))}
-    rests = [_rest(row, wanted, nested) for row in dicts]
+    rests = [_rest(row, wanted.keys() - lenient[i] if i in lenient else wanted, nested) for i, row in enumerate(dicts)]
     if rename:
         rests = [_shadowed(row, rename) | rest for row, rest in zip(rows.rows, rests, strict=True)]
     data["extra"] = pl.Series([exact.text(rest) if rest else None for rest in rests], dtype=pl.String)
@@ -78,9 +86,7 @@ def _rest(row: dict[str, Any], wanted: Any, nested: dict[str, frozenset[str]]) -
     """What a dialect does not know of a row: whole columns, and as `"messages[]"` the unknown keys of messages."""
     rest = {k: v for k, v in row.items() if k not in wanted}
     for name, known in nested.items():
-        items = row.get(name)
-        if isinstance(items, str):
-            items = _decoded(items)
+        items = _listed(row.get(name))
         if isinstance(items, list) and any(isinstance(m, dict) and not m.keys() <= known for m in items):
             key = f"{name}[]"
             while key in rest:  # somebody's own column
@@ -92,17 +98,22 @@ def _rest(row: dict[str, Any], wanted: Any, nested: dict[str, frozenset[str]]) -
 _TYPES = {pl.String: str, pl.Boolean: bool, pl.Float64: float}
 
 
-def _exactly(values: list[Any], dtype: Any) -> bool:
-    """Whether all values are None or of the very Python types of `dtype`, so that polars has nothing to decide."""
+def _exactly(values: list[Any], dtype: Any, inside: bool = False) -> bool:
+    """Whether all values are None or of the very Python types of `dtype`, so that polars has nothing to decide.
+
+    `inside`: these are values of objects, where an object with keys nobody knows does not fit.
+    """
     kinds = set(map(type, values)) - {_NONE}
     if isinstance(dtype, pl.List):
-        return kinds <= {list} and _exactly(list(chain.from_iterable(v for v in values if v)), dtype.inner)
+        return kinds <= {list} and _exactly(list(chain.from_iterable(v for v in values if v)), dtype.inner, inside)
     if isinstance(dtype, pl.Struct):
         items = [v for v in values if v is not None]
-        return (
-            kinds <= {dict}
-            and all(items)
-            and all(_exactly([m.get(f.name) for m in items], f.dtype) for f in dtype.fields)
+        if not (kinds <= {dict} and all(items)):
+            return False
+        keys = set(chain.from_iterable(items))
+        known = [f for f in dtype.fields if f.name in keys]
+        return (not inside or len(known) == len(keys)) and all(
+            _exactly([m.get(f.name) for m in items], f.dtype, inside=True) for f in known
         )
     return kinds <= {_TYPES[dtype]} and (dtype != pl.Float64 or not kinds or all(map(_is_finite, values)))
 
@@ -121,8 +132,7 @@ def _fit(value: Any, dtype: Any, name: str) -> Any:
     if value is None:
         return None
     if isinstance(dtype, pl.List):
-        if isinstance(value, str) and value.lstrip().startswith("["):
-            value = _decoded(value)  # CSV and some Parquet files carry the messages as JSON text
+        value = _listed(value)
         if not isinstance(value, (list, tuple)):
             return _Misfit(f"{name}: wanted a list", value)
         fitted = [_fit(v, dtype.inner, f"{name}[{i}]") for i, v in enumerate(value)]
@@ -130,6 +140,10 @@ def _fit(value: Any, dtype: Any, name: str) -> Any:
     if isinstance(dtype, pl.Struct):
         if not isinstance(value, dict):
             return _Misfit(f"{name}: wanted an object", value)
+        known = [f.name for f in dtype.fields]
+        if "." in name and any(v is not None for k, v in value.items() if k not in known):
+            # of what lies this deep, `extra` keeps nothing; nulls are how tables fill up objects
+            return _Misfit(f"{name}: wanted nothing but {', '.join(known)}", value)
         out = {f.name: _fit(value.get(f.name), f.dtype, f"{name}.{f.name}") for f in dtype.fields}
         return next((v for v in out.values() if isinstance(v, _Misfit)), out)
     if dtype == pl.String:
@@ -142,9 +156,23 @@ def _fit(value: Any, dtype: Any, name: str) -> Any:
 def _fit_text(value: Any, name: str) -> Any:
     if isinstance(value, str):
         return value
-    if name.rsplit(".", 1)[-1] not in JSON_TEXT and isinstance(value, (list, dict)):
+    field = name.rsplit(".", 1)[-1]
+    if field == "content" and isinstance(value, list) and value:
+        return _text_of_parts(value, name)
+    if field not in JSON_TEXT and isinstance(value, (list, dict)):
         return _Misfit(f"{name}: wanted text", value)
     return exact.text(value)
+
+
+def _text_of_parts(parts: list[Any], name: str) -> Any:
+    """The text of OpenAI's `[{"type": "text", "text": …}]`; other parts, and several, could not be written back."""
+    said = [{k: v for k, v in p.items() if v is not None} if isinstance(p, dict) else {} for p in parts]
+    kinds = [p["type"] for p in said if isinstance(p.get("type"), str)]
+    if (other := next((kind for kind in kinds if kind != "text"), None)) is not None:
+        return _Misfit(f"{name}: wanted text, and no part of type {other}", parts)
+    if len(said) == 1 and said[0].keys() == {"type", "text"} and isinstance(said[0]["text"], str):
+        return said[0]["text"]
+    return _Misfit(f"{name}: wanted text" + (", or one part with nothing but type and text" if kinds else ""), parts)
 
 
 def _fit_number(value: Any, name: str) -> Any:
@@ -155,7 +183,22 @@ def _fit_number(value: Any, name: str) -> Any:
         return misfit
     if math.isnan(number) and isinstance(value, float):
         return None  # how tables say that there is none
-    return number if math.isfinite(number) and not isinstance(value, bool) else misfit
+    if not math.isfinite(number) or isinstance(value, bool):
+        return misfit
+    whole = value if isinstance(value, int) else int(value) if _WHOLE.fullmatch(str(value)) else number
+    return number if whole == number else _Misfit(f"{name}: wanted a number of at most 53 bits", value)
+
+
+_WHOLE = re.compile(r"[+-]?[0-9]{16,4000}")  # as text; shorter ones are exact
+
+
+def _listed(value: Any) -> Any:
+    """A list as it is, or as CSV and some Parquet files carry it: as JSON text; or as MOSS does: turn_1, turn_2, …"""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        return _decoded(value)
+    if isinstance(value, dict) and value and list(value) == [f"turn_{i}" for i in range(1, len(value) + 1)]:
+        return list(value.values())
+    return value
 
 
 def _decoded(text: str) -> Any:

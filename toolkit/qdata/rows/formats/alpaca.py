@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._turns import NO_TURNS, beyond_alternating, exchange, split_system, system_turn
+from qdata.rows.formats._turns import NO_TURNS, beyond_alternating, exchange, is_preference, split_system, system_turn
 from qdata.schema import message
 
 
@@ -44,7 +44,7 @@ class Alpaca:
     @staticmethod
     def claims(row: dict[str, Any]) -> bool:
         """`instruction` and `output`, and no second answer (that would be a preference pair)."""
-        return {"instruction", "output"} <= row.keys() and not {"chosen", "rejected"} & row.keys()
+        return {"instruction", "output"} <= row.keys() and not is_preference(row)
 
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:

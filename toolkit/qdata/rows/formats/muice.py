@@ -6,11 +6,14 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._turns import beyond_alternating, exchange, split_system, system_turn
+from qdata.rows.formats._turns import beyond_alternating, exchange, is_preference, split_system, system_turn
 
 
 class Muice:
-    """Strictly alternating exchanges with an optional system prompt."""
+    """Strictly alternating exchanges with an optional system prompt.
+
+    Also Firefly's layout (without `system`), and what ms-swift calls ShareGPT.
+    """
 
     columns: ClassVar = {
         "system": pl.String,
@@ -31,6 +34,7 @@ class Muice:
             isinstance(turns, list)
             and bool(turns)
             and all(isinstance(t, dict) and {"human", "assistant"} <= t.keys() for t in turns)
+            and not is_preference(row)
         )
 
     @staticmethod

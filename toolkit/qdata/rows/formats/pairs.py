@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._turns import beyond_alternating, listed
+from qdata.rows.formats._turns import beyond_alternating, is_preference, listed
 from qdata.schema import message
 
 
@@ -18,9 +18,11 @@ class Pairs:
 
     @staticmethod
     def claims(row: dict[str, Any]) -> bool:
-        """Both keys, and neither holds a list (that would be a preference or prompt/completion layout)."""
-        return {"prompt", "response"} <= row.keys() and not any(
-            isinstance(row[key], (list, dict)) for key in ("prompt", "response")
+        """Both keys with text in them, and no second answer (that would be a preference pair)."""
+        return (
+            {"prompt", "response"} <= row.keys()
+            and not any(isinstance(row[key], (list, dict)) for key in ("prompt", "response"))
+            and not is_preference(row)
         )
 
     @staticmethod

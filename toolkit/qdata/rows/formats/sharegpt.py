@@ -6,6 +6,9 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from qdata.rows.formats._trained import FIELDS, disagreement, trained
+from qdata.rows.formats._turns import is_judged
+
 _ROLES = {
     "human": "user",
     "user": "user",
@@ -23,10 +26,13 @@ _WRITTEN = {"user": "human", "assistant": "gpt", "system": "system", "tool": "ob
 
 
 class Sharegpt:
-    """All spellings of roles are read; human, gpt, system, function_call and observation are written."""
+    """All spellings of roles are read; human, gpt, system, function_call and observation are written.
+
+    Whether and how much a turn is trained stands beside its value, in any spelling that `messages` knows.
+    """
 
     columns: ClassVar = {
-        "conversations": pl.List(pl.Struct({"from": pl.String, "value": pl.String})),
+        "conversations": pl.List(pl.Struct({"from": pl.String, "value": pl.String, **FIELDS})),
         "system": pl.String,
         "tools": pl.String,
     }
@@ -45,7 +51,7 @@ class Sharegpt:
                 isinstance(t, dict) and t.get("from") in _ROLES and isinstance(t.get("value"), str | None)
                 for t in turns
             )
-            and not {"chosen", "rejected", "label"} & row.keys()
+            and not is_judged(row)
         )
 
     @staticmethod
@@ -57,12 +63,10 @@ class Sharegpt:
             role.replace(_ROLES).alias("role"),
             pl.when(~call).then(value).alias("content"),
             pl.when(call).then(_as_list(value)).alias("tool_calls"),
+            *trained(),
         )
-        system = pl.struct(
-            pl.lit("system").alias("role"),
-            pl.col("system").alias("content"),
-            pl.lit(None, pl.String).alias("tool_calls"),
-        )
+        known = {"role": pl.lit("system"), "content": pl.col("system")}
+        system = pl.struct(known.get(name, pl.lit(None, dtype)).alias(name) for name, dtype in _TURN.items())
         none = pl.col("system").is_null() | (pl.col("system") == "")
         turns = pl.col("conversations").list.eval(turn)
         first = pl.when(none).then(pl.lit([], pl.List(pl.Struct(_TURN)))).otherwise(pl.concat_list(system))
@@ -70,22 +74,30 @@ class Sharegpt:
         return frame.with_columns(messages=pl.concat_list(first, turns), tools=tools).drop("conversations", "system")
 
     @staticmethod
+    def fault() -> pl.Expr:
+        """A turn that says in two spellings two different things of its training."""
+        return disagreement("conversations")
+
+    @staticmethod
     def write(conversation: dict[str, Any]) -> dict[str, Any]:
-        """System messages as turns; tools as JSON text, as LLaMA-Factory reads them."""
+        """System messages as turns; tools as JSON text, as LLaMA-Factory reads them; flags only where there are any."""
         turns = [
-            {"from": "function_call", "value": m["tool_calls"]}
-            if m["tool_calls"]
-            else {"from": _WRITTEN[m["role"]], "value": m["content"]}
+            (
+                {"from": "function_call", "value": m["tool_calls"]}
+                if m["tool_calls"]
+                else {"from": _WRITTEN[m["role"]], "value": m["content"]}
+            )
+            | {key: m[key] for key in ("train", "weight") if m[key] is not None}
             for m in conversation["messages"]
         ]
         return {"conversations": turns} | ({"tools": conversation["tools"]} if conversation["tools"] else {})
 
     @staticmethod
     def loses(conversation: dict[str, Any]) -> str | None:
-        """Reasoning, names, training flags, and text beside a tool call."""
+        """Reasoning, names, and text beside a tool call."""
         messages = conversation["messages"]
-        if any(m[k] is not None for m in messages for k in ("reasoning", "name", "train", "weight")):
-            return "reasoning, names or training flags of messages"
+        if any(m[k] is not None for m in messages for k in ("reasoning", "name")):
+            return "reasoning or names of messages"
         if any(m["tool_calls"] and m["role"] != "assistant" for m in messages):
             return "tool calls of a turn that is no assistant's"
         if any(m["tool_calls"] and m["content"] is not None for m in messages):  # an empty text is not none
@@ -93,7 +105,13 @@ class Sharegpt:
         return None
 
 
-_TURN = {"role": pl.String, "content": pl.String, "tool_calls": pl.String}
+_TURN: dict[str, Any] = {
+    "role": pl.String,
+    "content": pl.String,
+    "tool_calls": pl.String,
+    "train": pl.Boolean,
+    "weight": pl.Float64,
+}
 
 
 def _as_list(call: pl.Expr) -> pl.Expr:

@@ -1,0 +1,160 @@
+"""LLaMA-Factory v1: `{"messages": [{"role", "content": [{"type", "value"}, …], "loss_weight"}], "tools": "[…]"}`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+import polars as pl
+
+from qdata.rows.formats._turns import is_judged
+from qdata.schema import ROLES
+
+_KINDS = ("reasoning", "text", "tool_call")  # in the order in which a message says them
+_IN_ORDER = "^(reasoning,)?(text,)?(tool_call,)*$"
+
+
+class LlamafactoryV1:
+    """A message is a list of parts: one of reasoning, one of text, and tool calls, as JSON text of one call each.
+
+    Other parts (`image_url` …), two texts in one message and parts in another order are told of, since no message of
+    ours could be written back as it was. `loss_weight` is the message's weight; of user turns none is ever trained.
+    """
+
+    columns: ClassVar = {
+        "messages": pl.List(
+            pl.Struct(
+                {
+                    "role": pl.String,
+                    "content": pl.List(pl.Struct({"type": pl.String, "value": pl.String})),
+                    "loss_weight": pl.Float64,
+                }
+            )
+        ),
+        "tools": pl.String,
+    }
+    sample: ClassVar = [
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "value": "杭州今天冷吗？"}], "loss_weight": 0.0},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "reasoning", "value": "要先查天气。"},
+                        {"type": "tool_call", "value": '{"name": "weather", "arguments": {"city": "杭州"}}'},
+                    ],
+                    "loss_weight": 1.0,
+                },
+                {"role": "tool", "content": [{"type": "text", "value": "3 °C"}], "loss_weight": 0.0},
+                {"role": "assistant", "content": [{"type": "text", "value": "冷，只有三度。"}], "loss_weight": 1.0},
+            ],
+            "tools": '[{"name": "weather", "parameters": {"city": {"type": "string"}}}]',
+        }
+    ]
+
+    @staticmethod
+    def claims(row: dict[str, Any]) -> bool:
+        """A list of messages with our four roles, each with parts of a type and a value."""
+        messages = row.get("messages")
+        return (
+            isinstance(messages, list)
+            and bool(messages)
+            and all(isinstance(m, dict) and m.get("role") in ROLES and _is_parts(m.get("content")) for m in messages)
+            and any(m["content"] for m in messages)
+            and not is_judged(row)
+        )
+
+    @staticmethod
+    def read(frame: pl.LazyFrame) -> pl.LazyFrame:
+        """Text becomes the content, reasoning the reasoning, and all tool calls one list of them."""
+        calls = _values("tool_call")
+        turn = pl.struct(
+            pl.element().struct.field("role"),
+            _values("text").list.first().alias("content"),
+            _values("reasoning").list.first().alias("reasoning"),
+            pl.when(calls.list.len() > 0).then(pl.format("[{}]", calls.list.join(","))).alias("tool_calls"),
+            pl.element().struct.field("loss_weight").alias("weight"),
+        )
+        tools = pl.when(pl.col("tools") != "").then(pl.col("tools"))
+        return frame.with_columns(pl.col("messages").list.eval(turn), tools=tools)
+
+    @staticmethod
+    def fault() -> pl.Expr:
+        """The first message with parts that make no message of ours: which, in words, or null."""
+        parts = pl.element().struct.field("content")
+        kinds = parts.list.eval(pl.element().struct.field("type").fill_null("untyped"))
+        unknown = kinds.list.eval(pl.element().filter(~pl.element().is_in(_KINDS))).list.first()
+        order = kinds.list.eval(pl.element() + ",").list.join("")
+        calls = _values("tool_call").list.eval(pl.element().str.contains(r"(?s)^\s*\{.*\}\s*$").fill_null(False))
+        wrong = (
+            pl.when(unknown.is_not_null())
+            .then(pl.format("a part of type {}; wanted {}", unknown, pl.lit(", ".join(_KINDS))))
+            .when(~order.str.contains(_IN_ORDER))
+            .then(
+                pl.format(
+                    "parts {}; wanted at most one reasoning, then at most one text, then tool calls",
+                    kinds.list.head(6).list.join(", "),
+                )
+            )
+            .when(~calls.list.all())
+            .then(pl.lit("a tool_call whose value is not the JSON text of one call"))
+        )
+        said = pl.col("messages").list.eval(wrong)
+        at = said.list.eval(pl.element().is_not_null()).list.arg_max()
+        first = said.list.drop_nulls().list.first()
+        return pl.when(first.is_not_null()).then(pl.format("messages[{}]: {}", at, first))
+
+    @staticmethod
+    def write(conversation: dict[str, Any]) -> dict[str, Any]:
+        """Parts in the order reasoning, text, tool calls; `loss_weight` only where there is a weight."""
+        messages = []
+        for m in conversation["messages"]:
+            said = [("reasoning", m["reasoning"]), ("text", m["content"])]
+            said += [("tool_call", call) for call in _items(m["tool_calls"] or "[]") or []]
+            out = {"role": m["role"], "content": [{"type": kind, "value": v} for kind, v in said if v is not None]}
+            messages.append(out if m["weight"] is None else out | {"loss_weight": m["weight"]})
+        return {"messages": messages} | ({"tools": conversation["tools"]} if conversation["tools"] else {})
+
+    @staticmethod
+    def loses(conversation: dict[str, Any]) -> str | None:
+        """Names, training flags, and tool calls that are not a list of calls."""
+        messages = conversation["messages"]
+        if any(m[key] is not None for m in messages for key in ("name", "train")):
+            return "names or training flags of messages (weights it does)"
+        if not all(m["tool_calls"] is None or _items(m["tool_calls"]) for m in messages):
+            return "tool calls that are not a JSON list of calls"
+        return None
+
+
+def _is_parts(content: Any) -> bool:
+    return isinstance(content, list) and all(isinstance(p, dict) and {"type", "value"} <= p.keys() for p in content)
+
+
+def _values(kind: str) -> pl.Expr:
+    """Inside `list.eval` over messages: the values of all parts of a kind."""
+    value = pl.element().struct.field("value")
+    return pl.element().struct.field("content").list.eval(value.filter(pl.element().struct.field("type") == kind))
+
+
+def _items(text: str) -> list[str] | None:
+    """The JSON texts of the objects of a JSON list, letter for letter: joined by commas in brackets they are `text`.
+
+    None where the text is not such a list.
+    """
+    try:
+        listed = json.loads(text)
+    except ValueError:
+        return None
+    if not (text.startswith("[") and text.endswith("]") and all(isinstance(item, dict) for item in listed)):
+        return None
+    found, start = [], 1
+    for _ in listed:
+        begin = text.index("{", start)
+        stop = _DECODER.raw_decode(text, begin)[1]
+        stop = min(at for at in (text.find(",", stop), len(text) - 1) if at >= 0)
+        found.append(text[start:stop])
+        start = stop + 1
+    return found
+
+
+_DECODER = json.JSONDecoder()
