@@ -238,6 +238,7 @@ def view(made: list[list[list[Sample]]]) -> Samples:
         flat = [(c, sample) for c, samples in enumerate(conversations) for sample in samples]
         columns = {
             "index": [c for c, _ in flat],
+            "skipped": [0] * len(flat),
             "input_ids": [[i for _, ids in s for i in ids] for _, s in flat],
             "piece_ends": [np.cumsum([len(ids) for _, ids in s]).tolist() for _, s in flat],
             "turns": [[turn for turn, _ in s] for _, s in flat],

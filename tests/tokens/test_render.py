@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from qdata import schema
 from qdata.errors import QdataError
-from qdata.tokens.render import PIECES, UNTRAINED, Piece, pieces, plain, render, split_at
+from qdata.tokens.muted import Piece
+from qdata.tokens.render import PIECES, pieces, plain, render, split_at
+from qdata.tokens.table import MUTED, UNTRAINED
 from qdata.tokens.template import Template
 
 
@@ -295,10 +297,10 @@ def test_each_answer_is_in_exactly_one_sample(source: str) -> None:
                 message.setdefault("content", "")
         samples = pieces(template, messages, tools)
         wanted = [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("train") is not False]
-        assert Counter(p.turn for sample in samples for p in sample if p.turn != UNTRAINED) == Counter(wanted)
+        assert Counter(p.turn for sample in samples for p in sample if p.turn >= 0) == Counter(wanted)
         for sample in samples:
             for at, piece in enumerate(sample):
-                if piece.turn != UNTRAINED:
+                if piece.turn >= 0:
                     prompt = template.render(messages[: piece.turn], tools, add_generation_prompt=True)
                     assert "".join(p.text for p in sample[:at]) == prompt
                     said = template.render(messages[: piece.turn + 1], tools)
@@ -317,9 +319,9 @@ def test_untrained_answers_stay_in_the_text() -> None:
         {"role": "assistant", "content": "right", "train": True},
     ]
     (sample,) = pieces(Template.load("qwen2"), messages)
-    assert [p.turn for p in sample] == [UNTRAINED, 3, UNTRAINED]
-    assert "wrong<|im_end|>\n" in sample[0].text
-    assert sample[1].text == "right<|im_end|>"
+    assert [p.turn for p in sample] == [UNTRAINED, MUTED, UNTRAINED, 3, UNTRAINED]
+    assert [p.text for p in sample if p.turn != UNTRAINED] == ["wrong<|im_end|>", "right<|im_end|>"]
+    assert sample[0].text.endswith("<|im_start|>assistant\n")
 
 
 def test_stripped_reasoning_expands_a_conversation() -> None:
@@ -340,11 +342,11 @@ def test_stripped_reasoning_expands_a_conversation() -> None:
         rewritten = [2 * n + 1 for n, reason in enumerate(reasons[:-1]) if reason is not None]
         assert "".join(p.text for p in samples[-1]) == template.render(messages)
         assert len(samples) == len(rewritten) + 1
-        turns = [p.turn for sample in samples for p in sample if p.turn != UNTRAINED]
+        turns = [p.turn for sample in samples for p in sample if p.turn >= 0]
         assert sorted(turns) == list(range(1, 2 * len(reasons), 2))
         for sample in samples:
             for at, piece in enumerate(sample):
-                if piece.turn == UNTRAINED:
+                if piece.turn < 0:
                     continue
                 served = template.render(messages[: piece.turn], add_generation_prompt=True)
                 assert "".join(p.text for p in sample[:at]) == served
@@ -366,7 +368,7 @@ def test_the_vendors_qwen3_trains_each_turn_as_served(real_tokenizers: Any) -> N
     messages = [{"role": r, "content": f"{r}{n}"} for n in range(3) for r in ("user", "assistant")]
     samples = pieces(Template("qwen3", source), messages)
     assert len(samples) == 3
-    assert sorted(p.text for sample in samples for p in sample if p.turn != UNTRAINED) == [
+    assert sorted(p.text for sample in samples for p in sample if p.turn >= 0) == [
         f"<think>\n\n</think>\n\nassistant{n}<|im_end|>" for n in range(3)
     ]
 
@@ -410,7 +412,7 @@ def test_an_empty_frame_has_no_pieces() -> None:
 def test_split_at_keeps_text_and_answers(parts: list[tuple[str, bool]], data: st.DataObject) -> None:
     """The second sample says all that the first said and goes on; each answer stays in exactly one of them."""
     sample = [Piece(text, turn if answer else UNTRAINED) for turn, (text, answer) in enumerate(parts)]
-    answers = [at for at, piece in enumerate(sample) if piece.turn != UNTRAINED]
+    answers = [at for at, piece in enumerate(sample) if piece.turn >= 0]
     if len(answers) < 2:
         return
     cut = data.draw(st.sampled_from(answers[:-1]))
@@ -418,4 +420,4 @@ def test_split_at_keeps_text_and_answers(parts: list[tuple[str, bool]], data: st
     assert head == sample[: cut + 1]
     assert "".join(p.text for p in rest) == "".join(p.text for p in sample)
     assert rest[0].turn == UNTRAINED
-    assert [p for p in head + rest if p.turn != UNTRAINED] == [p for p in sample if p.turn != UNTRAINED]
+    assert [p for p in head + rest if p.turn >= 0] == [p for p in sample if p.turn >= 0]

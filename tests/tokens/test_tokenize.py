@@ -18,9 +18,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from qdata import schema
 from qdata.errors import QdataError
 from qdata.tokens import tokenize as module
-from qdata.tokens.render import UNTRAINED, plain, render
+from qdata.tokens.render import plain, render
+from qdata.tokens.table import TABLE, gather
 from qdata.tokens.template import Template
-from qdata.tokens.tokenize import TABLE, Encoder, gather, tokenize
+from qdata.tokens.tokenize import Encoder, tokenize
 
 STOP = "<|im_end|>"
 BEGINNINGS = ["", "\n", "\n\n", "\r\n", " ", "  \n ", "\t", "\u00a0", "\u2028", "!", "...\n", "'s", "\u0301", "\u0338"]
@@ -96,7 +97,7 @@ def proves_serving(template: Template, rows: list[list[Message]], encoder: Encod
         assert ends[-1] == len(ids)
         messages = plain(frame["messages"][index].to_list())
         for start, stop, turn in zip([0, *ends], ends, turns, strict=False):
-            if turn == UNTRAINED:
+            if turn < 0:
                 continue
             met[index, turn] += 1
             prompt = template.render(messages[:turn], add_generation_prompt=True)
