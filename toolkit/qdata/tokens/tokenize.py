@@ -3,7 +3,7 @@
 Each piece is tokenised by itself, as a server does: the prompt up to the generation point in one go, the answer after
 it. Where an earlier answer would have merged with its prompt in a server's history (it begins with a newline), the
 sample is cut in two, so that every trained answer follows exactly the ids its server would have seen. An answer that
-is never trained and would have merged becomes one piece with its prompt instead.
+is never trained and would have merged becomes one piece with the end of its prompt instead.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from qdata.errors import QdataError
 from qdata.tokens.injection import PRIVATE, Controls
 from qdata.tokens.muted import Piece
 from qdata.tokens.render import PIECES, split_at
-from qdata.tokens.table import MUTED, TABLE, gather
+from qdata.tokens.table import MUTED, TABLE, UNTRAINED, gather
 from qdata.tokens.vocabulary import WORDS
 
 Ids = npt.NDArray[np.int32]
@@ -184,7 +184,7 @@ def _as_served(pieces: pl.DataFrame, encoder: Encoder) -> pl.DataFrame:
             np.concatenate([prompts[prompts_at[n] : prompts_at[n + 1]], answers[answers_at[n] : answers_at[n + 1]]]),
         )
     ]
-    return _mended(pieces, merged) if merged else pieces
+    return _mended(pieces, merged, encoder) if merged else pieces
 
 
 def _doubtful_joints(pieces: pl.DataFrame, cuts_after_newline: bool) -> list[_Joint]:
@@ -208,8 +208,8 @@ def _doubtful_joints(pieces: pl.DataFrame, cuts_after_newline: bool) -> list[_Jo
     return [_Joint(*row) for row in found.select("at", "prompt", "text").iter_rows()]
 
 
-def _mended(pieces: pl.DataFrame, answers: list[int]) -> pl.DataFrame:
-    """The pieces with samples cut after these answers, and muted ones among them joined with their prompts."""
+def _mended(pieces: pl.DataFrame, answers: list[int], encoder: Encoder) -> pl.DataFrame:
+    """The pieces with samples cut after these answers; muted ones among them take in the last line of their prompt."""
     affected = pieces[answers].select("index").unique()
     marked = pieces.with_row_index("at")
     rows: list[tuple[int, int, int, int, str]] = []
@@ -223,9 +223,11 @@ def _mended(pieces: pl.DataFrame, answers: list[int]) -> pl.DataFrame:
             cuts = []
             for at, text, turn in one.select("at", "text", "turn").iter_rows():
                 if at in merged and turn == MUTED:
-                    todo[-1] = Piece(todo[-1].text + text, MUTED)
-                    continue
-                if at in merged:
+                    prompt = todo.pop().text
+                    line = _last_line(prompt, text, encoder)
+                    todo += [Piece(prompt[:line], UNTRAINED)] if line else []
+                    text = prompt[line:] + text
+                elif at in merged:
                     cuts.append(len(todo))
                 todo.append(Piece(text, turn))
             for sample in _split_all(todo, cuts):
@@ -234,6 +236,14 @@ def _mended(pieces: pl.DataFrame, answers: list[int]) -> pl.DataFrame:
     rest = pieces.join(affected, on="index", how="anti", maintain_order="left")
     new = pl.DataFrame(rows, schema=PIECES, orient="row")
     return pl.concat([rest, new]).sort("index", "sample", "piece")
+
+
+def _last_line(prompt: str, answer: str, encoder: Encoder) -> int:
+    """Where the last line of a prompt begins, or 0 where cutting there would change ids too."""
+    line = prompt.rstrip("\n").rfind("\n") + 1
+    cut, _ = encoder.encode([prompt[:line], prompt[line:] + answer])
+    whole, _ = encoder.encode([prompt + answer])
+    return line if np.array_equal(cut, whole) else 0
 
 
 def _split_all(sample: list[Piece], cuts: list[int]) -> list[list[Piece]]:
