@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tokens.test_shards import said
 
 from qdata import schema
 from qdata.errors import QdataError
@@ -399,6 +400,45 @@ def test_the_refusal_of_a_row_speaks_of_its_text() -> None:
     template = Template("strict", chatml("{{- raise_exception('refused: ' + message.content) }}"))
     with pytest.raises(QdataError, match="refused: the question"):
         render(template, frame_of([([{"role": "user", "content": "the question"}], None)]))
+
+
+def test_a_refusal_names_its_row_and_counts_the_others() -> None:
+    """The first of the frame that is refused, in the data's order and by its own name."""
+    template = Template(
+        "strict", chatml("{{- raise_exception('no') if 'x' in message.content }}{{- message.content }}")
+    )
+    rows: list[tuple[list[Message], str | None]]
+    rows = [([{"role": "user", "content": text}, {"role": "assistant", "content": "a"}], None) for text in "axbxx"]
+    with pytest.raises(QdataError, match=r"^s/f\.jsonl#1: template strict: no \(2 more rows of this part"):
+        render(template, frame_of(rows))
+    with pytest.raises(QdataError, match=r"^s/f\.jsonl#1: template strict: no$"):
+        render(template, frame_of(rows[:3]))
+    rows[1][0][0]["name"], rows[1][0][0]["content"] = "somebody", "b"  # another shape, rendered before the others
+    with pytest.raises(QdataError, match=r"^s/f\.jsonl#3: "):
+        render(template, frame_of(rows))
+
+
+ROAD = said("q0", "a0", "q1", "a1", "q2", "a2")
+
+
+@pytest.mark.parametrize("muted", [[1], [3], [5], [1, 3], [1, 5], [1, 3, 5]], ids=str)
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "qwen3_5"])
+def test_muted_answers_are_cut_out_wherever_they_stand(name: str, muted: list[int]) -> None:
+    """As a first, middle or last answer: nothing of it stands in another piece, and no other text in its own."""
+    template = Template.load(name)
+    messages = [m | ({"train": False} if i in muted else {}) for i, m in enumerate(ROAD)]
+    samples = pieces(template, messages, None, "keep")
+    assert sorted(p.turn for sample in samples for p in sample if p.turn >= 0) == sorted({1, 3, 5} - set(muted))
+    for sample in samples:
+        for piece in sample:
+            spoken = [i for i in range(1, 6, 2) if ROAD[i]["content"] in piece.text]
+            if piece.turn == MUTED:
+                assert len(spoken) == 1
+                assert set(spoken) <= set(muted)
+                assert piece.text.endswith(f"{ROAD[spoken[0]]['content']}{STOP}")
+                assert "q" not in piece.text
+            else:
+                assert not set(spoken) & set(muted)
 
 
 def test_an_empty_frame_has_no_pieces() -> None:

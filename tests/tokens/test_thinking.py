@@ -296,11 +296,15 @@ def test_verify_agrees(think: Any, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps({"messages": c}) + "\n" for c in chats), encoding="utf-8")
     tokenizer = small_tokenizer(tmp_path / "tokenizer")
-    for expand in (True, False) if think == "keep" else (True,):
+    for expand in (True, False):
         recipe = DataRecipe(
             sources=(Source(path=str(file)),), tokenizer=str(tokenizer), template="qwen3", think=think, expand=expand
         )
         pipeline.build(recipe, tmp_path / f"out{expand}")
         result = verify.verify(tmp_path / f"out{expand}")
         assert (dict(result.failures), result.cases) == ({}, [])
-        assert result.answers == (8 if expand else 4)
+        # Without expansion two of the chats keep their fullest sample, of one answer; under `strip` all turns agree.
+        assert result.answers == (8 if expand or think == "strip" else 4)
+        manifest = json.loads((tmp_path / f"out{expand}/manifest.json").read_text(encoding="utf-8"))
+        assert manifest["unexpanded_answers"] == 8 - result.answers
+        assert manifest["rows"] == {"in": 4, "kept": 4, "edited": 0, "dropped": {}}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -256,3 +258,13 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(QdataError, match=r"tokenizer\.json: not a tokenizer"):
         Encoder(tmp_path)
+
+
+def test_the_proof_does_not_reach_what_it_proves() -> None:
+    """Reading shards, and so verify, loads neither the renderer nor the tokeniser's road."""
+    code = "import sys, qdata.tokens.verify; print(*(n for n in sys.modules if n.startswith('qdata.tokens')))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "qdata.tokens.samples" in loaded
+    assert not {f"qdata.tokens.{name}" for name in ("render", "tokenize", "thinking", "muted", "template")} & set(
+        loaded
+    )
