@@ -177,8 +177,8 @@ def test_trained_is_the_answer_and_its_stop_behind_its_serving_prompt(
         made = views(template, encoder, messages, tools, think)
         if made is None:
             return
-        compared.append(1)
         turns = answers_of(messages)
+        compared.extend(turns)
         for (loss, expand), samples in made.items():
             if loss == "whole":
                 continue

@@ -50,6 +50,7 @@ TEMPLATES = {
     "word": Template("word", BARE.replace("POINT", "")),
     "two lines": Template("two lines", BARE.replace("POINT", "\\n\\n")),
     "stripping": Template("stripping", STRIPPING),
+    "no control token": Template("no control token", BARE.replace("POINT", "\\n\\n").replace("<|im_start|>", "")),
 }
 
 Message = dict[str, Any]
@@ -149,14 +150,15 @@ def test_another_pre_tokeniser_follows_its_own_serving_prompts(use_regex: bool, 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = byte_level
     trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=byte_level.alphabet(), show_progress=False)
-    tokenizer.train_from_iterator(["assistant\nhello", "assistant\n\nyes", "\n\n\n"] * 5, trainer)
+    tokenizer.train_from_iterator(["\nassistant\n\nyes", "assistant\nhello", "assistant\n\nyes", "\n\n"] * 5, trainer)
     tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     messages = [
         {"role": r, "content": c} for r, c in zip(("user", "assistant") * 2, ("q", "yes", "r", "s"), strict=True)
     ]
-    for name in ("qwen2", "two lines"):
-        proves_serving(TEMPLATES[name], [messages], Encoder(tmp_path), tokenizer)
+    muted = [messages[0], messages[1] | {"train": False}, *messages[2:]]
+    for name in ("qwen2", "two lines", "no control token"):
+        proves_serving(TEMPLATES[name], [messages, muted], Encoder(tmp_path), tokenizer)
 
 
 def _sharegpt(file: Path, rows: int) -> list[list[Message]]:
