@@ -85,6 +85,13 @@ def manifest(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
 
 
+def told(counts: dict[str, Any]) -> str:
+    """What the report says of a manifest."""
+    console = Console(width=400, record=True, file=io.StringIO())
+    report.built(console, counts, Path("out"))
+    return console.export_text()
+
+
 LIMIT = 150
 
 
@@ -237,7 +244,9 @@ def test_growth_is_told_of_each_source(tmp_path: Path, small: Path) -> None:
     files = [write_rows(tmp_path / f"{name}/rows.jsonl", [row]) for name, row in (("wide", LONG), ("slim", SHORT))]
     sources = tuple(Source(path=str(file)) for file in files)
     recipe = DataRecipe(sources=sources, tokenizer=str(small), template="qwen3")
-    facts = pipeline.build(recipe, tmp_path / "out")["splits"]["train"]
+    made = pipeline.build(recipe, tmp_path / "out")
+    facts = made["splits"]["train"]
+    assert f"(slim 1.0×, wide {facts['growth_by_source']['wide']:.1f}×)" in told(made)
     assert facts["growth_by_source"]["slim"] == 1
     assert facts["growth_by_source"]["wide"] > facts["growth"] > 2
     assert facts["expanded"] == 5
@@ -251,16 +260,12 @@ def test_answers_that_are_too_long_are_counted_where_others_stay(policy: str, tm
     """Of a row with a sample for each answer only the long ones go: the row is kept, and the answers are told."""
     folder = built(tmp_path, small, [LONG, SHORT], template="qwen3", max_length=LIMIT, too_long=policy)
     found = Counter(name.rpartition("#")[2] for name, *_ in texts(folder, small))
-    told = manifest(folder)
-    assert found == {"1": found["1"], "2": 1} == {"1": 6 - told["too_long_answers"], "2": 1}
-    assert 0 < told["too_long_answers"] < 6
-    assert told["too_long_conversations"] == 1
-    assert told["rows"] == {"in": 2, "kept": 2, "edited": 0, "dropped": {}}
-    console = Console(width=400, record=True, quiet=False, file=io.StringIO())
-    report.built(console, told, folder)
-    assert f"max_length {LIMIT}: {told['too_long_answers']} answers of 1 conversations are dropped" in (
-        console.export_text()
-    )
+    counts = manifest(folder)
+    assert found == {"1": 6 - counts["too_long_answers"], "2": 1}
+    assert 0 < counts["too_long_answers"] < 6
+    assert counts["too_long_conversations"] == 1
+    assert counts["rows"] == {"in": 2, "kept": 2, "edited": 0, "dropped": {}}
+    assert f"max_length {LIMIT}: {counts['too_long_answers']} answers of 1 conversations are dropped" in told(counts)
 
 
 def test_whole_turns_are_answers_also_under_whole(tmp_path: Path, small: Path) -> None:
@@ -282,6 +287,7 @@ def test_each_part_of_a_split_conversation_keeps_a_sample_without_expansion(tmp_
     trained = sum(len(found) for _, _, found, _ in texts(folder, small))
     assert 1 < trained < 6
     assert manifest(folder)["unexpanded_answers"] == 6 - trained
+    assert f"{6 - trained} answers are not trained" in told(manifest(folder))
 
 
 # On token tables made by hand.

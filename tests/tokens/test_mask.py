@@ -115,7 +115,7 @@ def served(
     said = theirs(template.source, {"messages": upto, "tools": tools, "add_generation_prompt": False})
     assert prompt is not None
     assert said is not None
-    said = said.rpartition(template.stop)[0] if think == "strip" else said
+    said = said.rpartition("?")[0] if think == "strip" else said
     assert said.startswith(prompt)
     return prompt, said[len(prompt) :].rpartition(template.stop)[0] + template.stop
 

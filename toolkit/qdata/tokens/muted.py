@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from qdata.errors import QdataError
+from qdata.tokens import thinking
 from qdata.tokens.table import MUTED, UNTRAINED
 from qdata.tokens.template import Template
 
@@ -84,8 +85,7 @@ def _shown(
     with contextlib.suppress(QdataError):  # a template may refuse what we only ask
         prompt = template.render(messages[:turn], tools, add_generation_prompt=True)
         ways.append(_ended(template.render(upto, tools), template.stop, prompt))
-        asked = template.render([*upto, {"role": "user", "content": "?"}], tools)
-        ways.append(_ended(asked.rpartition(template.stop)[0], template.stop, prompt))
+        ways.append(_ended(thinking.as_history(template, upto, tools), template.stop, prompt))
     return [way for way in ways if way is not None]
 
 
