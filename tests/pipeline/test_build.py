@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 from tests.tokens.test_shards import CONVERSATIONS, read, said, small_tokenizer, write_rows
+from tokenizers import Tokenizer
 
 from qdata import assemble, pipeline
 from qdata.cli import main
@@ -129,6 +131,49 @@ def test_a_kept_row_is_in_a_shard(small: Path, tmp_path: Path) -> None:
     kept = pl.read_parquet(tmp_path / "out/ledger.parquet").filter(pl.col("action") != "dropped")
     assert kept["row"].to_list() == names(tmp_path / "out") == ["data/rows.jsonl#1"]
     assert manifest["rows"]["kept"] == 1
+
+
+def test_muted_answers_are_untrained_and_weights_stand_under_every_loss(small: Path, tmp_path: Path) -> None:
+    """`weight: 0` and `train: false` also in a text trained whole; the last answer is the last that may be trained."""
+    messages = said("q0", "first", "q1", "second", "q2", "third", "q3", "fourth")
+    for at, extra in ((1, {"weight": 0}), (3, {"weight": 0.5}), (5, {}), (7, {"train": False})):
+        messages[at] |= extra
+    file = write_rows(tmp_path / "data/rows.jsonl", [messages])
+    decode = Tokenizer.from_file(str(small / "tokenizer.json")).decode
+    found = {}
+    for loss in ("assistant", "last", "whole"):
+        pipeline.build(recipe_of(small, file, loss=loss, template="chatml"), tmp_path / loss)
+        (row,) = read(tmp_path / loss)
+        texts = itertools.groupby(
+            zip(row["input_ids"], row["labels"], row.get("weights") or [1.0] * len(row["labels"]), strict=True),
+            lambda token: (token[1] != shards.IGNORED, token[2] if token[1] != shards.IGNORED else 1.0),
+        )
+        found[loss] = [(kind, decode([i for i, *_ in run], skip_special_tokens=False)) for kind, run in texts]
+        assert row["input_ids"] == read(tmp_path / "assistant")[0]["input_ids"]
+    user, assistant, end = "<|im_start|>user\n", "<|im_start|>assistant\n", "<|im_end|>"
+    assert [one for one in found["assistant"] if one[0][0]] == [
+        ((True, 0.5), "second" + end),
+        ((True, 1.0), "third" + end),
+    ]
+    assert [one for one in found["last"] if one[0][0]] == [((True, 1.0), "third" + end)]
+    assert found["whole"] == [
+        ((True, 1.0), f"{user}q0{end}\n{assistant}"),
+        ((False, 1.0), "first" + end),
+        ((True, 1.0), f"\n{user}q1{end}\n{assistant}"),
+        ((True, 0.5), "second" + end),
+        ((True, 1.0), f"\n{user}q2{end}\n{assistant}third{end}\n{user}q3{end}\n{assistant}"),
+        ((False, 1.0), "fourth" + end),
+        ((True, 1.0), "\n"),
+    ]
+
+
+def test_a_row_that_cannot_be_rendered_is_named(small: Path, tmp_path: Path) -> None:
+    """By the id it has everywhere, with how many more there are; and nothing is written."""
+    bad = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning_content": "why"}]
+    file = write_rows(tmp_path / "data/rows.jsonl", [said("q", "a"), bad, said("r", "b"), bad])
+    with pytest.raises(QdataError, match=r"data/rows\.jsonl#2: template chatml .*message 1 has some.*\(1 more row"):
+        pipeline.build(recipe_of(small, file, template="chatml"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_too_long_rows_are_dropped_with_their_reason(rows: Path, small: Path, tmp_path: Path) -> None:
@@ -249,6 +294,7 @@ def test_views_over_the_tokens_tokenise_nothing_anew(
     calls.clear()
     views: list[dict[str, Any]] = [
         {"loss": "last"}, {"loss": "whole"}, {"max_length": 150}, {"pack": 256}, {"val": 0.25}, {"val": 3, "seed": 9},
+        {"expand": False},
     ]  # fmt: skip
     distinct = set()
     for number, view in enumerate(views):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -13,19 +15,21 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from tests.tokens.test_render import frame_of
 from tests.tokens.test_shards import Sample, parts, read, said, small_tokenizer, write_rows
 from tokenizers import Tokenizer
 
-from qdata import pipeline
+from qdata import pipeline, report
 from qdata.errors import QdataError
 from qdata.recipe import DataRecipe, Source
 from qdata.tokens import fit, verify
 from qdata.tokens.render import render
 from qdata.tokens.samples import Samples, samples_of
 from qdata.tokens.split import split_long
+from qdata.tokens.table import TABLE
 from qdata.tokens.template import Template
-from qdata.tokens.tokenize import TABLE, load_encoder, tokenize
+from qdata.tokens.tokenize import load_encoder, tokenize
 
 Row = dict[str, Any]
 
@@ -79,6 +83,13 @@ def texts(folder: Path, tokenizer: Path) -> list[tuple[str, str, list[str], int]
 def manifest(folder: Path) -> dict[str, Any]:
     """What the build says of itself."""
     return dict(json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
+
+
+def told(counts: dict[str, Any]) -> str:
+    """What the report says of a manifest."""
+    console = Console(width=400, record=True, file=io.StringIO())
+    report.built(console, counts, Path("out"))
+    return console.export_text()
 
 
 LIMIT = 150
@@ -228,6 +239,57 @@ def test_growth_is_what_expansion_costs(tmp_path: Path, small: Path) -> None:
     assert manifest(built(tmp_path / "chatml", small, rows))["splits"]["train"]["growth"] == 1
 
 
+def test_growth_is_told_of_each_source(tmp_path: Path, small: Path) -> None:
+    """Where one expands and the other does not, neither is the mean of both."""
+    files = [write_rows(tmp_path / f"{name}/rows.jsonl", [row]) for name, row in (("wide", LONG), ("slim", SHORT))]
+    sources = tuple(Source(path=str(file)) for file in files)
+    recipe = DataRecipe(sources=sources, tokenizer=str(small), template="qwen3")
+    made = pipeline.build(recipe, tmp_path / "out")
+    facts = made["splits"]["train"]
+    assert f"(slim 1.0×, wide {facts['growth_by_source']['wide']:.1f}×)" in told(made)
+    assert facts["growth_by_source"]["slim"] == 1
+    assert facts["growth_by_source"]["wide"] > facts["growth"] > 2
+    assert facts["expanded"] == 5
+    split = pipeline.build(dataclasses.replace(recipe, max_length=LIMIT, too_long="split"), tmp_path / "split")
+    samples = [name for row in read(tmp_path / "split") for name in row["rows"]]
+    assert split["splits"]["train"]["expanded"] < len(samples) - 2  # the parts of a long one are no expansion
+
+
+@pytest.mark.parametrize("policy", ["drop", "truncate_turns"])
+def test_answers_that_are_too_long_are_counted_where_others_stay(policy: str, tmp_path: Path, small: Path) -> None:
+    """Of a row with a sample for each answer only the long ones go: the row is kept, and the answers are told."""
+    folder = built(tmp_path, small, [LONG, SHORT], template="qwen3", max_length=LIMIT, too_long=policy)
+    found = Counter(name.rpartition("#")[2] for name, *_ in texts(folder, small))
+    counts = manifest(folder)
+    assert found == {"1": 6 - counts["too_long_answers"], "2": 1}
+    assert 0 < counts["too_long_answers"] < 6
+    assert counts["too_long_conversations"] == 1
+    assert counts["rows"] == {"in": 2, "kept": 2, "edited": 0, "dropped": {}}
+    assert f"max_length {LIMIT}: {counts['too_long_answers']} answers of 1 conversations are dropped" in told(counts)
+
+
+def test_whole_turns_are_answers_also_under_whole(tmp_path: Path, small: Path) -> None:
+    """A text that is trained from its first token on still ends with an answer, never with a question."""
+    folder = built(tmp_path, small, [LONG], max_length=LIMIT, too_long="truncate_turns", loss="whole")
+    ((_, text, answers_, _),) = texts(folder, small)
+    assert text.endswith("<|im_end|>")
+    assert "answer number" in text.rpartition("<|im_start|>")[2]
+    assert answers_ == [text]
+
+
+def test_each_part_of_a_split_conversation_keeps_a_sample_without_expansion(tmp_path: Path, small: Path) -> None:
+    """Parts are no expansion: only turns that would have samples of their own within a part go."""
+    options: dict[str, Any] = {"max_length": LIMIT, "too_long": "split", "expand": False}
+    folder = built(tmp_path / "same", small, [LONG], **options)
+    assert sum(len(found) for _, _, found, _ in texts(folder, small)) == 6
+    assert manifest(folder)["unexpanded_answers"] == 0
+    folder = built(tmp_path / "qwen3", small, [LONG], template="qwen3", **options)
+    trained = sum(len(found) for _, _, found, _ in texts(folder, small))
+    assert 1 < trained < 6
+    assert manifest(folder)["unexpanded_answers"] == 6 - trained
+    assert f"{6 - trained} answers are not trained" in told(manifest(folder))
+
+
 # On token tables made by hand.
 
 
@@ -238,6 +300,7 @@ def view(made: list[list[list[Sample]]]) -> Samples:
         flat = [(c, sample) for c, samples in enumerate(conversations) for sample in samples]
         columns = {
             "index": [c for c, _ in flat],
+            "skipped": [0] * len(flat),
             "input_ids": [[i for _, ids in s for i in ids] for _, s in flat],
             "piece_ends": [np.cumsum([len(ids) for _, ids in s]).tolist() for _, s in flat],
             "turns": [[turn for turn, _ in s] for _, s in flat],
@@ -269,6 +332,16 @@ def slow(one: tuple[int, list[int], list[bool]], ends: list[int], limit: int, po
     return max((e for e in ends if e <= limit), default=0) if policy == "truncate_turns" else 0
 
 
+def answers(samples: Samples) -> list[tuple[int, int]]:
+    """The conversation and turn of each answer of which something is left, counted one by one."""
+    return [
+        (int(samples.conversation[n]), int(samples.piece_turn[p]))
+        for n in range(len(samples))
+        for p in range(samples.pieces[n], samples.pieces[n + 1])
+        if samples.piece_turn[p] >= 0 and samples.piece_start[p] < samples.length[n]
+    ]
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 @given(made=parts(), limit=st.none() | st.integers(1, 20))
 @settings(max_examples=30, deadline=None)
@@ -290,6 +363,9 @@ def test_fit_shortens_at_the_end_only(policy: str, made: list[list[list[Sample]]
             wanted.append((one[0], one[1][:keep], one[2][:keep]))
     assert listed(fitted.samples) == wanted
     assert fitted.cut_answers == cut
+    before, after = (Counter(one) for one in (answers(samples), answers(fitted.samples)))
+    assert fitted.lost_answers == (before - after).total()
+    assert fitted.lost_conversations == len({conversation for conversation, _ in before - after})
 
 
 @given(made=parts(), scale=st.sampled_from([1, 100, 1500]))

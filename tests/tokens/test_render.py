@@ -10,10 +10,13 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.tokens.test_shards import said
 
 from qdata import schema
 from qdata.errors import QdataError
-from qdata.tokens.render import PIECES, UNTRAINED, Piece, pieces, plain, render, split_at
+from qdata.tokens.muted import Piece
+from qdata.tokens.render import PIECES, pieces, plain, render, split_at
+from qdata.tokens.table import MUTED, UNTRAINED
 from qdata.tokens.template import Template
 
 
@@ -295,10 +298,10 @@ def test_each_answer_is_in_exactly_one_sample(source: str) -> None:
                 message.setdefault("content", "")
         samples = pieces(template, messages, tools)
         wanted = [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("train") is not False]
-        assert Counter(p.turn for sample in samples for p in sample if p.turn != UNTRAINED) == Counter(wanted)
+        assert Counter(p.turn for sample in samples for p in sample if p.turn >= 0) == Counter(wanted)
         for sample in samples:
             for at, piece in enumerate(sample):
-                if piece.turn != UNTRAINED:
+                if piece.turn >= 0:
                     prompt = template.render(messages[: piece.turn], tools, add_generation_prompt=True)
                     assert "".join(p.text for p in sample[:at]) == prompt
                     said = template.render(messages[: piece.turn + 1], tools)
@@ -317,9 +320,9 @@ def test_untrained_answers_stay_in_the_text() -> None:
         {"role": "assistant", "content": "right", "train": True},
     ]
     (sample,) = pieces(Template.load("qwen2"), messages)
-    assert [p.turn for p in sample] == [UNTRAINED, 3, UNTRAINED]
-    assert "wrong<|im_end|>\n" in sample[0].text
-    assert sample[1].text == "right<|im_end|>"
+    assert [p.turn for p in sample] == [UNTRAINED, MUTED, UNTRAINED, 3, UNTRAINED]
+    assert [p.text for p in sample if p.turn != UNTRAINED] == ["wrong<|im_end|>", "right<|im_end|>"]
+    assert sample[0].text.endswith("<|im_start|>assistant\n")
 
 
 def test_stripped_reasoning_expands_a_conversation() -> None:
@@ -340,11 +343,11 @@ def test_stripped_reasoning_expands_a_conversation() -> None:
         rewritten = [2 * n + 1 for n, reason in enumerate(reasons[:-1]) if reason is not None]
         assert "".join(p.text for p in samples[-1]) == template.render(messages)
         assert len(samples) == len(rewritten) + 1
-        turns = [p.turn for sample in samples for p in sample if p.turn != UNTRAINED]
+        turns = [p.turn for sample in samples for p in sample if p.turn >= 0]
         assert sorted(turns) == list(range(1, 2 * len(reasons), 2))
         for sample in samples:
             for at, piece in enumerate(sample):
-                if piece.turn == UNTRAINED:
+                if piece.turn < 0:
                     continue
                 served = template.render(messages[: piece.turn], add_generation_prompt=True)
                 assert "".join(p.text for p in sample[:at]) == served
@@ -366,7 +369,7 @@ def test_the_vendors_qwen3_trains_each_turn_as_served(real_tokenizers: Any) -> N
     messages = [{"role": r, "content": f"{r}{n}"} for n in range(3) for r in ("user", "assistant")]
     samples = pieces(Template("qwen3", source), messages)
     assert len(samples) == 3
-    assert sorted(p.text for sample in samples for p in sample if p.turn != UNTRAINED) == [
+    assert sorted(p.text for sample in samples for p in sample if p.turn >= 0) == [
         f"<think>\n\n</think>\n\nassistant{n}<|im_end|>" for n in range(3)
     ]
 
@@ -399,6 +402,45 @@ def test_the_refusal_of_a_row_speaks_of_its_text() -> None:
         render(template, frame_of([([{"role": "user", "content": "the question"}], None)]))
 
 
+def test_a_refusal_names_its_row_and_counts_the_others() -> None:
+    """The first of the frame that is refused, in the data's order and by its own name."""
+    template = Template(
+        "strict", chatml("{{- raise_exception('no') if 'x' in message.content }}{{- message.content }}")
+    )
+    rows: list[tuple[list[Message], str | None]]
+    rows = [([{"role": "user", "content": text}, {"role": "assistant", "content": "a"}], None) for text in "axbxx"]
+    with pytest.raises(QdataError, match=r"^s/f\.jsonl#1: template strict: no \(2 more rows of this part"):
+        render(template, frame_of(rows))
+    with pytest.raises(QdataError, match=r"^s/f\.jsonl#1: template strict: no$"):
+        render(template, frame_of(rows[:3]))
+    rows[1][0][0]["name"], rows[1][0][0]["content"] = "somebody", "b"  # another shape, rendered before the others
+    with pytest.raises(QdataError, match=r"^s/f\.jsonl#3: "):
+        render(template, frame_of(rows))
+
+
+ROAD = said("q0", "a0", "q1", "a1", "q2", "a2")
+
+
+@pytest.mark.parametrize("muted", [[1], [3], [5], [1, 3], [1, 5], [1, 3, 5]], ids=str)
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "qwen3_5"])
+def test_muted_answers_are_cut_out_wherever_they_stand(name: str, muted: list[int]) -> None:
+    """As a first, middle or last answer: nothing of it stands in another piece, and no other text in its own."""
+    template = Template.load(name)
+    messages = [m | ({"train": False} if i in muted else {}) for i, m in enumerate(ROAD)]
+    samples = pieces(template, messages, None, "keep")
+    assert sorted(p.turn for sample in samples for p in sample if p.turn >= 0) == sorted({1, 3, 5} - set(muted))
+    for sample in samples:
+        for piece in sample:
+            spoken = [i for i in range(1, 6, 2) if ROAD[i]["content"] in piece.text]
+            if piece.turn == MUTED:
+                assert len(spoken) == 1
+                assert set(spoken) <= set(muted)
+                assert piece.text.endswith(f"{ROAD[spoken[0]]['content']}{STOP}")
+                assert "q" not in piece.text
+            else:
+                assert not set(spoken) & set(muted)
+
+
 def test_an_empty_frame_has_no_pieces() -> None:
     """And the schema of any other."""
     done = render(Template.load("qwen2"), frame_of([]))
@@ -410,7 +452,7 @@ def test_an_empty_frame_has_no_pieces() -> None:
 def test_split_at_keeps_text_and_answers(parts: list[tuple[str, bool]], data: st.DataObject) -> None:
     """The second sample says all that the first said and goes on; each answer stays in exactly one of them."""
     sample = [Piece(text, turn if answer else UNTRAINED) for turn, (text, answer) in enumerate(parts)]
-    answers = [at for at, piece in enumerate(sample) if piece.turn != UNTRAINED]
+    answers = [at for at, piece in enumerate(sample) if piece.turn >= 0]
     if len(answers) < 2:
         return
     cut = data.draw(st.sampled_from(answers[:-1]))
@@ -418,4 +460,4 @@ def test_split_at_keeps_text_and_answers(parts: list[tuple[str, bool]], data: st
     assert head == sample[: cut + 1]
     assert "".join(p.text for p in rest) == "".join(p.text for p in sample)
     assert rest[0].turn == UNTRAINED
-    assert [p for p in head + rest if p.turn != UNTRAINED] == [p for p in sample if p.turn != UNTRAINED]
+    assert [p for p in head + rest if p.turn >= 0] == [p for p in sample if p.turn >= 0]

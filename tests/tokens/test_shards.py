@@ -125,6 +125,7 @@ def tables(drawn: list[list[list[Sample]]]) -> tuple[list[pa.Table], list[int]]:
         flat = [(number, sample) for number, samples in enumerate(conversations) for sample in samples]
         columns = {
             "index": [number for number, _ in flat],
+            "skipped": [0] * len(flat),
             "input_ids": [[i for _, ids in sample for i in ids] for _, sample in flat],
             "piece_ends": [np.cumsum([len(ids) for _, ids in sample]).tolist() for _, sample in flat],
             "turns": [[turn for turn, _ in sample] for _, sample in flat],
@@ -146,7 +147,8 @@ def expected(drawn: list[list[list[Sample]]], loss: str) -> Iterator[tuple[int, 
                 trains = {
                     "assistant": turn >= 0,
                     "last": turn >= 0 and turn == last,
-                    "whole": not (place > 0 and at == 0),  # the history that an earlier sample has trained
+                    # The history that an earlier sample has trained is not trained again.
+                    "whole": not (place > 0 and all(t < 0 for t, _ in sample[: at + 1])),
                 }[loss]
                 ids += piece
                 labels += piece if trains else [IGNORED] * len(piece)

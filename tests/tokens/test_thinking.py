@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -18,8 +20,11 @@ from qdata import pipeline
 from qdata.errors import QdataError
 from qdata.recipe import DataRecipe, Source
 from qdata.tokens import thinking
-from qdata.tokens.render import PIECES, UNTRAINED, pieces, plain, render
+from qdata.tokens.render import PIECES, pieces, plain, render
+from qdata.tokens.samples import Samples, samples_of
+from qdata.tokens.table import UNTRAINED
 from qdata.tokens.template import Template
+from qdata.tokens.tokenize import Encoder, load_encoder, tokenize
 
 Message = dict[str, Any]
 
@@ -49,7 +54,7 @@ def joined(samples: list[Any]) -> list[tuple[str, str]]:
         ("".join(p.text for p in sample[:at]), piece.text)
         for sample in samples
         for at, piece in enumerate(sample)
-        if piece.turn != UNTRAINED
+        if piece.turn >= 0
     ]
 
 
@@ -127,11 +132,11 @@ def test_each_answer_is_in_exactly_one_sample_behind_its_prompt(think: str) -> N
         messages = chat(reasons)
         samples = pieces(QWEN3, messages, think=think)
         answers = list(range(1, len(messages), 2))
-        assert Counter(p.turn for s in samples for p in s if p.turn != UNTRAINED) == Counter(answers)
+        assert Counter(p.turn for s in samples for p in s if p.turn >= 0) == Counter(answers)
         cleaned = [thinking.without(m) for m in messages] if think in thinking.REMOVES else messages
         for sample in samples:
             for at, piece in enumerate(sample):
-                if piece.turn == UNTRAINED:
+                if piece.turn < 0:
                     continue
                 mode = modes.get(think, reasons[piece.turn // 2] is not None)
                 prompt = QWEN3.render(cleaned[: piece.turn], add_generation_prompt=True, enable_thinking=mode)
@@ -154,36 +159,48 @@ def test_history_without_reasoning_expands() -> None:
         assert not any("<think>" in part for part in history)
 
 
-@pytest.mark.parametrize("think", thinking.POLICIES)
-def test_without_expansion_only_turns_of_the_whole_text_are_trained(think: str) -> None:
-    """Each stands where the template writes it when it writes everything; there is never more than one sample."""
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    """The small tokenizer."""
+    return load_encoder(small_tokenizer(tmp_path_factory.mktemp("small")))
 
-    @given(REASONS)
-    @settings(max_examples=20, deadline=None)
-    def law(reasons: list[str | None]) -> None:
-        messages = chat(reasons)
-        cleaned = [thinking.without(m) for m in messages] if think in thinking.REMOVES else messages
-        whole = QWEN3.render(cleaned)
-        expanded = pieces(QWEN3, messages, think=think)
-        agree = [s for s in expanded if whole.startswith("".join(p.text for p in s[:-1]))]
-        samples = pieces(QWEN3, messages, think=think, expand=False)
-        assert len(samples) <= 1
-        for sample in samples:
-            assert sample in expanded
-            assert whole == "".join(p.text for p in sample)
-        if not samples and think != "strip":  # the whole text shows a block that `strip` never trains
-            assert not any(whole.startswith(prompt + answer) for prompt, answer in joined(agree))
+
+def seen(samples: Samples) -> list[tuple[list[int], list[int]]]:
+    """Ids and trained turns of each sample."""
+    ids, _, _ = samples.copied()
+    ends = np.cumsum(samples.length)
+    turns = [
+        samples.piece_turn[a:b][samples.piece_answers[a:b]].tolist() for a, b in itertools.pairwise(samples.pieces)
+    ]
+    return [(ids[end - n : end].tolist(), t) for end, n, t in zip(ends, samples.length, turns, strict=True)]
+
+
+@pytest.mark.parametrize("loss", ["assistant", "last"])
+@pytest.mark.parametrize("think", thinking.POLICIES)
+def test_without_expansion_a_conversation_keeps_its_fullest_sample(think: str, loss: str, encoder: Encoder) -> None:
+    """One of those it would have with expansion, unchanged; none trains more of its answers, no later one as many."""
+
+    @given(REASONS, st.booleans())
+    @settings(max_examples=15, deadline=None)
+    def law(reasons: list[str | None], newline: bool) -> None:
+        messages = [{("reasoning" if k == "reasoning_content" else k): v for k, v in m.items()} for m in chat(reasons)]
+        if newline:  # an answer that merges with its prompt cuts a sample in two where all prompts agree
+            messages[1]["content"] = "\n\n" + messages[1]["content"]
+        table = tokenize(render(QWEN3, frame_of([(messages, None)]), think).pieces, encoder)
+        expanded = seen(samples_of([table], [0], loss))
+        fullest = max(reversed(expanded), key=lambda sample: len(sample[1]))
+        assert seen(samples_of([table], [0], loss, expand=False)) == [fullest]
 
     law()
 
 
-def test_without_expansion_the_last_turn_of_a_reasoned_chat_stays() -> None:
-    """Its history is shown as a server shows it; the earlier answers stand there, untrained."""
-    (sample,) = pieces(QWEN3, chat(["why", "so"]), think="keep", expand=False)
-    assert [p.turn for p in sample] == [UNTRAINED, 3, UNTRAINED]
-    assert "a0<|im_end|>\n" in sample[0].text
-    (stripped,) = pieces(QWEN3, chat(["why", "so"]), think="strip")
-    assert [p.turn for p in stripped if p.turn != UNTRAINED] == [1, 3]
+def test_without_expansion_all_answers_that_share_a_sample_are_trained() -> None:
+    """Under `strip` all of a chat's turns do, however the template writes the last one; with reasoning, none do."""
+    stripped = pieces(QWEN3, chat(["why", None, "so"]), think="strip")
+    assert [[p.turn for p in sample if p.turn >= 0] for sample in stripped] == [[1, 3, 5]]
+    kept = pieces(QWEN3, chat(["why", "so"]), think="keep")
+    assert [[p.turn for p in sample] for sample in kept] == [[UNTRAINED, 1], [UNTRAINED, 3, UNTRAINED]]
+    assert "a0<|im_end|>\n" in kept[1][0].text
 
 
 @pytest.mark.parametrize("messages", [BARE, BESIDE, INLINE], ids=["bare", "beside", "inline"])
@@ -228,11 +245,11 @@ def rows(draw: st.DrawFn) -> list[tuple[list[Message], str | None]]:
     return made
 
 
-def one_by_one(template: Template, frame: pl.DataFrame, think: str, expand: bool) -> list[Any]:
+def one_by_one(template: Template, frame: pl.DataFrame, think: str) -> list[Any]:
     """The reference: every conversation by itself."""
     made = []
     for index, (messages, tools) in enumerate(frame.select("messages", "tools").iter_rows()):
-        samples = pieces(template, plain(messages), json.loads(tools) if tools else None, think, expand)
+        samples = pieces(template, plain(messages), json.loads(tools) if tools else None, think)
         made += [(index, s, p, *piece[::-1]) for s, sample in enumerate(samples) for p, piece in enumerate(sample)]
     return made
 
@@ -244,17 +261,17 @@ def test_both_roads_say_the_same(name: str, think: str, monkeypatch: pytest.Monk
     monkeypatch.setattr("qdata.tokens.render.WORTH_A_PLAN", 1)
     template = Template.load(name)
 
-    @given(rows() | st.lists(turns(special=True), min_size=1, max_size=4), st.booleans())
+    @given(rows() | st.lists(turns(special=True), min_size=1, max_size=4))
     @settings(max_examples=12, deadline=None)
-    def law(given_rows: list[tuple[list[Message], str | None]], expand: bool) -> None:
+    def law(given_rows: list[tuple[list[Message], str | None]]) -> None:
         frame = frame_of(given_rows)
         try:
-            wanted = one_by_one(template, frame, think, expand)
+            wanted = one_by_one(template, frame, think)
         except QdataError:
             with pytest.raises(QdataError):
-                render(template, frame, think, expand)
+                render(template, frame, think)
             return
-        done = render(template, frame, think, expand)
+        done = render(template, frame, think)
         assert done.pieces.schema == PIECES
         assert done.pieces.rows() == wanted
 
@@ -279,11 +296,15 @@ def test_verify_agrees(think: Any, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps({"messages": c}) + "\n" for c in chats), encoding="utf-8")
     tokenizer = small_tokenizer(tmp_path / "tokenizer")
-    for expand in (True, False) if think == "keep" else (True,):
+    for expand in (True, False):
         recipe = DataRecipe(
             sources=(Source(path=str(file)),), tokenizer=str(tokenizer), template="qwen3", think=think, expand=expand
         )
         pipeline.build(recipe, tmp_path / f"out{expand}")
         result = verify.verify(tmp_path / f"out{expand}")
         assert (dict(result.failures), result.cases) == ({}, [])
-        assert result.answers == (8 if expand else 4)
+        # Without expansion two of the chats keep their fullest sample, of one answer; under `strip` all turns agree.
+        assert result.answers == (8 if expand or think == "strip" else 4)
+        manifest = json.loads((tmp_path / f"out{expand}/manifest.json").read_text(encoding="utf-8"))
+        assert manifest["unexpanded_answers"] == 8 - result.answers
+        assert manifest["rows"] == {"in": 4, "kept": 4, "edited": 0, "dropped": {}}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from qdata import schema
 from qdata.errors import QdataError
 from qdata.tokens import tokenize as module
-from qdata.tokens.render import UNTRAINED, plain, render
+from qdata.tokens.render import plain, render
+from qdata.tokens.table import TABLE, gather
 from qdata.tokens.template import Template
-from qdata.tokens.tokenize import TABLE, Encoder, gather, tokenize
+from qdata.tokens.tokenize import Encoder, tokenize
 
 STOP = "<|im_end|>"
 BEGINNINGS = ["", "\n", "\n\n", "\r\n", " ", "  \n ", "\t", "\u00a0", "\u2028", "!", "...\n", "'s", "\u0301", "\u0338"]
@@ -47,6 +50,7 @@ TEMPLATES = {
     "word": Template("word", BARE.replace("POINT", "")),
     "two lines": Template("two lines", BARE.replace("POINT", "\\n\\n")),
     "stripping": Template("stripping", STRIPPING),
+    "no control token": Template("no control token", BARE.replace("POINT", "\\n\\n").replace("<|im_start|>", "")),
 }
 
 Message = dict[str, Any]
@@ -96,7 +100,7 @@ def proves_serving(template: Template, rows: list[list[Message]], encoder: Encod
         assert ends[-1] == len(ids)
         messages = plain(frame["messages"][index].to_list())
         for start, stop, turn in zip([0, *ends], ends, turns, strict=False):
-            if turn == UNTRAINED:
+            if turn < 0:
                 continue
             met[index, turn] += 1
             prompt = template.render(messages[:turn], add_generation_prompt=True)
@@ -146,14 +150,15 @@ def test_another_pre_tokeniser_follows_its_own_serving_prompts(use_regex: bool, 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = byte_level
     trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=byte_level.alphabet(), show_progress=False)
-    tokenizer.train_from_iterator(["assistant\nhello", "assistant\n\nyes", "\n\n\n"] * 5, trainer)
+    tokenizer.train_from_iterator(["\nassistant\n\nyes", "assistant\nhello", "assistant\n\nyes", "\n\n"] * 5, trainer)
     tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     messages = [
         {"role": r, "content": c} for r, c in zip(("user", "assistant") * 2, ("q", "yes", "r", "s"), strict=True)
     ]
-    for name in ("qwen2", "two lines"):
-        proves_serving(TEMPLATES[name], [messages], Encoder(tmp_path), tokenizer)
+    muted = [messages[0], messages[1] | {"train": False}, *messages[2:]]
+    for name in ("qwen2", "two lines", "no control token"):
+        proves_serving(TEMPLATES[name], [messages, muted], Encoder(tmp_path), tokenizer)
 
 
 def _sharegpt(file: Path, rows: int) -> list[list[Message]]:
@@ -255,3 +260,13 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(QdataError, match=r"tokenizer\.json: not a tokenizer"):
         Encoder(tmp_path)
+
+
+def test_the_proof_does_not_reach_what_it_proves() -> None:
+    """Reading shards, and so verify, loads neither the renderer nor the tokeniser's road."""
+    code = "import sys, qdata.tokens.verify; print(*(n for n in sys.modules if n.startswith('qdata.tokens')))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "qdata.tokens.samples" in loaded
+    assert not {f"qdata.tokens.{name}" for name in ("render", "tokenize", "thinking", "muted", "template")} & set(
+        loaded
+    )

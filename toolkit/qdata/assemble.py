@@ -37,7 +37,9 @@ def assemble(planned: Plan, done: Sequence[Done], folder: Path) -> dict[str, Any
     kept = rows.filter(pl.col("drop").is_null())
     per_part = [d.kept for d in done]
     bases = np.concatenate([[0], np.cumsum(per_part)])[:-1].tolist()
-    everything = samples_of([d.tokens() for d in done], bases, recipe.loss)
+    tables = [d.tokens() for d in done]
+    everything = samples_of(tables, bases, recipe.loss, recipe.expand)
+    expanded = everything if recipe.expand else samples_of(tables, bases, recipe.loss)
     fitted = fit.fit(everything, recipe.max_length, recipe.too_long)
     _refuse_long(kept, everything, recipe)
     samples = fitted.samples
@@ -53,9 +55,15 @@ def assemble(planned: Plan, done: Sequence[Done], folder: Path) -> dict[str, Any
         bins = _bins(mine.length, recipe)
         written, where = shards.write_split(mine, bins, row_ids, sources, folder, split)
         places.append(where)
-        splits[split] = _split_facts(mine, bins, written, recipe.pack)
+        splits[split] = _split_facts(mine, bins, written, recipe.pack, sources.take(pa.array(mine.conversation)))
     book = _ledger(rows, kept, gone, done, places)
-    lengths = {"cut_answers": fitted.cut_answers, "lost_beyond": fit.lost(everything)}
+    lengths = {
+        "unexpanded_answers": int(expanded.piece_answers.sum() - everything.piece_answers.sum()),
+        "too_long_answers": fitted.lost_answers,
+        "too_long_conversations": fitted.lost_conversations,
+        "cut_answers": fitted.cut_answers,
+        "lost_beyond": fit.lost(everything),
+    }
     if "train" not in splits:
         reasons = ", ".join(f"{n} {why}" for why, n in ledger.sums(book)["dropped"].items()) or "all held out by val"
         raise QdataError(f"nothing is left to train: {reasons}")
@@ -139,7 +147,9 @@ def _bins(lengths: Any, recipe: DataRecipe) -> pack.Bins:
     return pack.Bins(drawn[bins.order], bins.offsets)
 
 
-def _split_facts(samples: Samples, bins: pack.Bins, written: list[shards.Shard], packed: int | None) -> dict[str, Any]:
+def _split_facts(
+    samples: Samples, bins: pack.Bins, written: list[shards.Shard], packed: int | None, sources: pa.Array
+) -> dict[str, Any]:
     lengths = samples.length
     return {
         "rows": len(bins),
@@ -148,7 +158,7 @@ def _split_facts(samples: Samples, bins: pack.Bins, written: list[shards.Shard],
         "tokens": int(lengths.sum()),
         "trained_tokens": int(samples.trained_length.sum()),
         "longest": int(lengths.max()),
-        "growth": round(float(lengths.sum() / _longest_per_conversation(samples).sum()), 4),
+        **_growth(samples, sources),
         "fill": round(pack.fill(lengths, bins, packed), 6) if packed else None,
         "shards": [s._asdict() for s in written],
     }
@@ -166,7 +176,23 @@ def _ledger(
     return ledger.ledger(rows.select("row", "content_hash", "drop"), edits, placed)
 
 
-def _longest_per_conversation(samples: Samples) -> Any:
-    """The longest sample of each conversation: what it would cost without expansion."""
-    starts = np.flatnonzero(np.diff(samples.conversation, prepend=-1))
-    return np.maximum.reduceat(samples.length, starts)
+def _growth(samples: Samples, sources: pa.Array) -> dict[str, Any]:
+    """What expansion costs: samples beyond one of each conversation, and all tokens over those of the longest ones.
+
+    `growth_by_source` tells it of each source. Parts of a conversation that was split count as conversations.
+    """
+    starts = samples.groups
+    counts = pl.DataFrame(
+        {
+            "source": sources.take(pa.array(starts)),
+            "tokens": np.add.reduceat(samples.length, starts),
+            "longest": np.maximum.reduceat(samples.length, starts),
+        }
+    )
+    ratio = (pl.col("tokens").sum() / pl.col("longest").sum()).round(4).alias("growth")
+    by_source = counts.group_by("source").agg(ratio).sort("source")
+    return {
+        "expanded": len(samples) - len(starts),
+        "growth": counts.select(ratio).item(),
+        "growth_by_source": dict(by_source.iter_rows()),
+    }

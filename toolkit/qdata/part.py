@@ -45,14 +45,13 @@ class Rendering:
     tokenizer: Path
     tokenizer_sha256: str
     think: str = "keep"
-    expand: bool = True
     specials: str = "text"
     split_over: int | None = None  # conversations longer than this many tokens are cut into several
 
     @property
     def facts(self) -> list[Any]:
         """For the cache key."""
-        rest = [self.tokenizer_sha256, self.think, self.expand, self.specials, self.split_over]
+        rest = [self.tokenizer_sha256, self.think, self.specials, self.split_over]
         return [self.template.sha256, self.template.stop, *rest]
 
 
@@ -184,7 +183,7 @@ def _tokens(kept: pl.DataFrame, how: Rendering, file: Path) -> dict[str, int]:
         )
 
     def table_of(frame: pl.DataFrame) -> tuple[Rendered, pa.Table]:
-        rendered = render(how.template, frame, how.think, how.expand)
+        rendered = render(how.template, frame, how.think)
         return rendered, tokenize(rendered.pieces, encoder, weights_of(frame), hidden=controls > 0)
 
     rendered, table = table_of(hidden)

@@ -105,7 +105,6 @@ def plan(recipe: DataRecipe, base: Path = Path(), *, skip_bad: bool = False) -> 
         template,
         tokenizer.directory,
         encoder.sha256,
-        expand=recipe.expand,
         specials=recipe.specials,
         split_over=recipe.max_length if recipe.too_long == "split" else None,
     )

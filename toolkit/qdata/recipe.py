@@ -72,7 +72,7 @@ class DataRecipe:
     tokenizer: str | None = option(None, "folder or hub id; default: the one the template declares")
     loss: Loss = option("assistant", "what is trained: every assistant turn, the last one, or the whole text")
     think: Think = option("keep", "what is trained of reasoning, and so what serving needs; see docs/thinking.md")
-    expand: bool = option(True, "a sample of its own for each turn whose serving prompt differs; else such turns go")
+    expand: bool = option(True, "a sample for each set of turns whose serving prompts agree; else one per conversation")
     specials: Specials = option("text", "control tokens that stand in the data: made plain text, kept, or an error")
     max_length: int | None = option(None, "longest sample, in tokens")
     too_long: TooLong = option("drop", "what becomes of longer samples")

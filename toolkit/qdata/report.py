@@ -103,10 +103,24 @@ def built(console: Console, manifest: dict[str, Any], output: Path) -> None:
 def _lengths(console: Console, manifest: dict[str, Any]) -> None:
     """What expansion costs, and how many answer tokens each usual max_length would lose."""
     train = manifest["splits"]["train"]
-    if train["growth"] > 1.005:
+    if train["expanded"]:
+        each = train["growth_by_source"]
+        told = ", ".join(f"{escape(name)} {growth:.1f}×" for name, growth in each.items())
         console.print(
-            f"{train['samples'] - train['conversations']:,} turns have a sample of their own, because serving prompts "
-            f"differ: {train['growth']:.1f}× the tokens",
+            f"{train['expanded']:,} samples more than conversations, because serving prompts of turns differ: "
+            f"{train['growth']:.1f}× the tokens of one sample each" + (f" ({told})" if len(each) > 1 else ""),
+            highlight=False,
+        )
+    if manifest["unexpanded_answers"]:
+        console.print(
+            f"[yellow]{manifest['unexpanded_answers']:,} answers are not trained: their serving prompts differ, and "
+            f"--no-expand allows one sample for each conversation[/]",
+            highlight=False,
+        )
+    if manifest["too_long_answers"]:
+        console.print(
+            f"[yellow]max_length {manifest['max_length']:,}: {manifest['too_long_answers']:,} answers of "
+            f"{manifest['too_long_conversations']:,} conversations are dropped[/]",
             highlight=False,
         )
     shares = [(int(n), share) for n, share in manifest["lost_beyond"].items() if 0 < share < 0.5]

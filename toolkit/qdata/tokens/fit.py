@@ -17,10 +17,15 @@ LENGTHS = tuple(2**n for n in range(8, 18))
 
 
 class Fitted(NamedTuple):
-    """The samples that fit, and how many answers lost their end, and with it their stop token."""
+    """The samples that fit, and what was lost of the others.
+
+    `cut_answers` lost their end, and with it their stop token; `lost_answers` are gone, of `lost_conversations`.
+    """
 
     samples: Samples
     cut_answers: int
+    lost_answers: int
+    lost_conversations: int
 
 
 def fit(samples: Samples, max_length: int | None, policy: str) -> Fitted:
@@ -30,19 +35,22 @@ def fit(samples: Samples, max_length: int | None, policy: str) -> Fitted:
     Samples with nothing left to train are dropped under every policy.
     """
     if max_length is None or not len(samples):
-        return Fitted(samples, 0)
+        return Fitted(samples, 0, 0, 0)
     long, length, cut = samples.length > max_length, samples.length.copy(), 0
     if policy == "truncate_turns":
-        ends = np.where(samples.piece_trained & (samples.piece_end <= max_length), samples.piece_end, 0)
+        ends = np.where(samples.piece_answers & (samples.piece_end <= max_length), samples.piece_end, 0)
         length[long] = np.maximum.reduceat(ends, samples.pieces[:-1])[long]
     elif policy == "truncate":
         length[long] = max_length
-        inside = samples.piece_trained & (samples.piece_start < max_length) & (samples.piece_end > max_length)
+        inside = samples.piece_answers & (samples.piece_start < max_length) & (samples.piece_end > max_length)
         cut = int(inside.sum())
     else:
         length[long] = 0
     shortened = replace(samples, length=length)
-    return Fitted(shortened.take(np.flatnonzero(shortened.trained_length)), cut)
+    lost = samples.answers_within(samples.length) - samples.answers_within(length)
+    conversations = len(np.unique(samples.conversation[lost > 0]))
+    left = shortened.take(np.flatnonzero(shortened.trained_length))
+    return Fitted(left, cut, int(lost.sum()), conversations)
 
 
 def lost(samples: Samples) -> dict[int, float]:

@@ -20,10 +20,11 @@ import polars as pl
 
 from qdata.errors import QdataError
 from qdata.tokens import thinking
+from qdata.tokens.muted import Piece, Sample, mute
 from qdata.tokens.probe import MARKS, Assumption, ObservedError, Probe, cut
+from qdata.tokens.table import MUTED, UNTRAINED
 from qdata.tokens.template import Template
 
-UNTRAINED = -1
 WORTH_A_PLAN = 3  # conversations of one shape; fewer are rendered faster one by one
 
 PIECES = pl.Schema(
@@ -31,20 +32,10 @@ PIECES = pl.Schema(
         "index": pl.UInt32,  # of the conversation in the frame
         "sample": pl.UInt32,  # within the conversation: 0, unless serving prefixes disagree
         "piece": pl.UInt32,  # within the sample
-        "turn": pl.Int32,  # which message this answer is, or UNTRAINED
+        "turn": pl.Int32,  # which message this answer is, or UNTRAINED or MUTED
         "text": pl.String,
     }
 )
-
-
-class Piece(NamedTuple):
-    """A stretch of a sample's text; `turn` is the index of the message it answers with, or UNTRAINED."""
-
-    text: str
-    turn: int
-
-
-Sample = list[Piece]
 
 
 class Rendered(NamedTuple):
@@ -60,22 +51,21 @@ def pieces(
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Any] | None = None,
     think: str = "none",
-    expand: bool = True,
 ) -> list[Sample]:
     """The training samples of one conversation (messages as `plain` makes them) under a thinking policy.
 
     One sample, as long as every trained turn's serving prompt begins with all that stands before it; a turn whose
-    prompt differs (earlier reasoning is not shown again) begins a sample of its own. Each answer is in exactly one.
-    Without `expand` only the turns that stand in the whole text as they are served are trained, which may be none.
+    prompt differs (earlier reasoning is not shown again) begins a sample of its own. Each answer is in exactly one;
+    those with `train: false` in none, but cut out of the text wherever it shows them.
     Raises QdataError when the template makes it impossible to train a turn as it is served.
     """
     messages = [thinking.without(m) if think in thinking.REMOVES else m for m in messages]
     whole = template.render(messages, tools)
     samples: list[Sample] = []
     ends: list[str] = []  # the text of each sample so far
-    for turn, message in enumerate(messages):
-        if message["role"] != "assistant" or message.get("train") is False:
-            continue
+    answers = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
+    muted = [turn for turn in answers if messages[turn].get("train") is False]
+    for turn in sorted(set(answers) - set(muted)):
         prompt, answer = thinking.served(template, messages, tools, turn, think)
         home = max((i for i, end in enumerate(ends) if prompt.startswith(end)), key=lambda i: len(ends[i]), default=-1)
         if home < 0:
@@ -84,13 +74,14 @@ def pieces(
         samples[home] += [Piece(prompt[len(ends[home]) :], UNTRAINED), Piece(answer, turn)]
         ends[home] = prompt + answer
     if not samples:
-        return [[Piece(whole, UNTRAINED)]] if whole else []
+        samples.append([])
+        ends.append("")
     main = next((i for i, end in enumerate(ends) if whole.startswith(end)), -1)
     if main >= 0:  # what follows the last answer: a newline, or turns without an answer
         samples[main].append(Piece(whole[len(ends[main]) :], UNTRAINED))
-    if not expand:
-        samples = samples[main : main + 1] if main >= 0 else []
-    return [[p for p in sample if p.text] for sample in samples]
+    if muted:
+        samples = mute(template, messages, tools, muted, samples)
+    return [sample for sample in ([p for p in one if p.text] for one in samples) if sample]
 
 
 def split_at(sample: Sample, answer: int) -> tuple[Sample, Sample]:
@@ -99,20 +90,25 @@ def split_at(sample: Sample, answer: int) -> tuple[Sample, Sample]:
     Needed where a server, which tokenises the history in one go, merges across that earlier generation point.
     """
     following = next(i for i in range(answer + 1, len(sample)) if sample[i].turn != UNTRAINED)
-    history = Piece("".join(p.text for p in sample[:following]), UNTRAINED)
+    kind = MUTED if any(p.turn == MUTED for p in sample[:following]) else UNTRAINED
+    history = Piece("".join(p.text for p in sample[:following]), kind)
     return sample[: answer + 1], [history, *sample[following:]]
 
 
-def render(template: Template, frame: pl.DataFrame, think: str = "none", expand: bool = True) -> Rendered:
-    """The pieces of every conversation of a CONVERSATION frame, under a thinking policy."""
-    indexed = frame.select(pl.int_range(pl.len(), dtype=pl.UInt32).alias("index"), "messages", "tools", _shape())
+def render(template: Template, frame: pl.DataFrame, think: str = "none") -> Rendered:
+    """The pieces of every conversation of a CONVERSATION frame, under a thinking policy.
+
+    Raises QdataError when conversations cannot be rendered: it names the first of them, why, and how many there are.
+    """
+    index = pl.int_range(pl.len(), dtype=pl.UInt32).alias("index")
+    indexed = frame.select(index, "row", "messages", "tools", _shape())
     done: list[pl.DataFrame] = []
     by_shape = 0
     slow: list[pl.DataFrame] = []
     for (shape,), group in indexed.group_by("shape", maintain_order=True):
         plan = None
         if shape is not None and group.height >= WORTH_A_PLAN and template.transparent:
-            plan = _plan(template, str(shape), think, expand)
+            plan = _plan(template, str(shape), think)
         if plan is None:
             slow.append(group)
             continue
@@ -121,7 +117,7 @@ def render(template: Template, frame: pl.DataFrame, think: str = "none", expand:
         slow.append(group.filter(~fits))
         by_shape += int(fits.sum())
     if any(group.height for group in slow):
-        done.append(_by_row(template, pl.concat(slow), think, expand))
+        done.append(_by_row(template, pl.concat(slow).sort("index"), think))
     out = pl.concat(done).sort("index", "sample", "piece") if done else pl.DataFrame(schema=PIECES)
     return Rendered(out, by_shape, frame.height - by_shape)
 
@@ -157,13 +153,13 @@ class _Plan(NamedTuple):
         return pl.all_horizontal(pl.col("index").is_not_null(), *(a.holds() for a in self.assumed)).alias("holds")
 
 
-def _plan(template: Template, shape: str, think: str, expand: bool) -> _Plan | None:
+def _plan(template: Template, shape: str, think: str) -> _Plan | None:
     """How conversations of this shape are put together, or None when the text itself matters."""
     assumed: list[Assumption] = []
     texts = {i: Probe.make(i, assumed) for i, letter in enumerate(shape) if letter.islower()}
     messages = [{"role": _ROLES[letter.lower()], "content": texts.get(i, "")} for i, letter in enumerate(shape)]
     try:
-        samples = pieces(template, messages, None, think, expand)
+        samples = pieces(template, messages, None, think)
     except (ObservedError, QdataError):
         return None  # a refusal is told of the row it is about
     planned, used = [], []
@@ -191,15 +187,22 @@ def _fill(plan: _Plan, group: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(done) if done else pl.DataFrame(schema=PIECES)
 
 
-def _by_row(template: Template, group: pl.DataFrame, think: str = "none", expand: bool = True) -> pl.DataFrame:
+def _by_row(template: Template, group: pl.DataFrame, think: str) -> pl.DataFrame:
     columns: tuple[list[Any], ...] = ([], [], [], [], [])
-    for index, messages, tools in group.select("index", "messages", "tools").iter_rows():
-        for s, sample in enumerate(
-            pieces(template, plain(messages), json.loads(tools) if tools else None, think, expand)
-        ):
+    refused: list[str] = []
+    for index, row, messages, tools in group.select("index", "row", "messages", "tools").iter_rows():
+        try:
+            samples = pieces(template, plain(messages), json.loads(tools) if tools else None, think)
+        except QdataError as error:
+            refused.append(f"{row}: {error}")
+            continue
+        for s, sample in enumerate(samples):
             for p, piece in enumerate(sample):
                 for column, value in zip(columns, (index, s, p, piece.turn, piece.text), strict=True):
                     column.append(value)
+    if refused:
+        more = f" ({len(refused) - 1:,} more rows of this part cannot be rendered either)" if len(refused) > 1 else ""
+        raise QdataError(refused[0] + more)
     return pl.DataFrame(dict(zip(PIECES.names(), columns, strict=True)), schema=PIECES)
 
 

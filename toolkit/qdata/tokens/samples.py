@@ -7,14 +7,14 @@ are copied into a shard.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from qdata.tokens.tokenize import gather
+from qdata.tokens.table import MUTED, gather
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -33,9 +33,11 @@ class Samples:
     start: Ints
     length: Ints
     conversation: Ints  # number of the conversation in the build
+    skipped: Ints  # messages that were cut off in front (`too_long = split`)
     pieces: Ints
     piece_start: Ints
     piece_end: Ints
+    piece_turn: Ints  # which message it answers with, UNTRAINED or MUTED (table.py)
     piece_trained: Bools
     piece_weight: npt.NDArray[np.float32]
 
@@ -53,6 +55,21 @@ class Samples:
         inside = np.clip(limit - self.piece_start, 0, self.piece_end - self.piece_start) * self.piece_trained
         return np.add.reduceat(inside, self.pieces[:-1]) if len(self) else length
 
+    @property
+    def piece_answers(self) -> Bools:
+        """Which pieces are answers that are trained."""
+        return self.piece_trained & (self.piece_turn >= 0)
+
+    def answers_within(self, length: Ints) -> Ints:
+        """How many trained answers begin within the first `length` tokens of each sample."""
+        begun = self.piece_answers & (self.piece_start < np.repeat(length, np.diff(self.pieces)))
+        return np.add.reduceat(begun.astype(np.int64), self.pieces[:-1]) if len(self) else length
+
+    @property
+    def groups(self) -> Ints:
+        """The numbers of the samples at which the samples of another conversation, or of another part of it, begin."""
+        return np.flatnonzero(np.diff(self.conversation, prepend=-1) | np.diff(self.skipped, prepend=0))
+
     def take(self, which: Ints) -> Samples:
         """The same view over a selection of samples."""
         counts = np.diff(self.pieces)[which]
@@ -64,9 +81,11 @@ class Samples:
             self.start[which],
             self.length[which],
             self.conversation[which],
+            self.skipped[which],
             pieces,
             self.piece_start[at],
             self.piece_end[at],
+            self.piece_turn[at],
             self.piece_trained[at],
             self.piece_weight[at],
         )
@@ -84,17 +103,19 @@ class Samples:
         return ids, np.repeat(self.piece_trained, lengths), np.repeat(self.piece_weight, lengths)
 
 
-def samples_of(tables: Sequence[pa.Table], bases: Sequence[int], loss: str) -> Samples:
+def samples_of(tables: Sequence[pa.Table], bases: Sequence[int], loss: str, expand: bool = True) -> Samples:
     """A view over token tables (TABLE) under a loss policy; `bases[t]` is the number of table t's first conversation.
 
     `assistant` trains every answer, `last` the last answer of each conversation, `whole` all tokens (of a sample
-    that repeats an earlier one's history, the history excepted). Samples with nothing to train are left out.
+    that repeats an earlier one's history, the history excepted); muted answers are trained under none. Without
+    `expand` a conversation keeps one sample, the one in which the most answers are trained, of several the last.
+    Samples with nothing to train are left out.
     """
     tokens: list[npt.NDArray[np.int32]] = []
     columns: list[list[Any]] = []
     pieces_before = 0
     for number, (table, base) in enumerate(zip(tables, bases, strict=True)):
-        index = table["index"].to_numpy().astype(np.int64)
+        index, skipped = (table[name].to_numpy().astype(np.int64) for name in ("index", "skipped"))
         ids, offsets = _flat(table["input_ids"])
         ends, per_sample = _flat(table["piece_ends"])
         turns, _ = _flat(table["turns"])
@@ -102,29 +123,47 @@ def samples_of(tables: Sequence[pa.Table], bases: Sequence[int], loss: str) -> S
         ends = ends.astype(np.int64)
         starts = np.concatenate([np.zeros(1, np.int64), ends])[:-1]
         starts[per_sample[:-1]] = 0
-        trained = _trained(turns, index, per_sample, loss)
-        samples = [np.full(len(index), number), offsets[:-1], np.diff(offsets), index + base]
-        columns.append([*samples, per_sample[:-1] + pieces_before, starts, ends, trained, weights])
+        samples = [np.full(len(index), number), offsets[:-1], np.diff(offsets), index + base, skipped]
+        columns.append([*samples, per_sample[:-1] + pieces_before, starts, ends, turns, turns >= 0, weights])
         tokens.append(ids)
         pieces_before += len(ends)
     joined = [np.concatenate(column) for column in zip(*columns, strict=True)]
-    joined[4] = np.append(joined[4], pieces_before)
+    joined[5] = np.append(joined[5], pieces_before)
     everything = Samples(tokens, *joined)
+    if loss == "last":
+        everything = replace(everything, piece_trained=_last(everything))
+    if not expand and len(everything):
+        everything = everything.take(_fullest(everything))
+    if loss == "whole":
+        everything = replace(everything, piece_trained=_whole(everything))
     return everything.take(np.flatnonzero(everything.trained_length))
 
 
-def _trained(turns: Ints, index: Ints, per_sample: Ints, loss: str) -> Bools:
-    """Which pieces are trained."""
-    conversation = np.repeat(index, np.diff(per_sample))
-    if loss == "assistant":
-        return np.asarray(turns >= 0)
-    if loss == "last":
-        last = np.full(int(index.max(initial=-1)) + 1, -1, np.int64)
-        np.maximum.at(last, conversation, turns)
-        return np.asarray((turns >= 0) & (turns == last[conversation]))
-    whole = np.ones(len(turns), np.bool_)
-    whole[per_sample[1:-1][index[1:] == index[:-1]]] = False
-    return whole
+def _last(samples: Samples) -> Bools:
+    """Which pieces are the last answer of their conversation."""
+    conversation = np.repeat(samples.conversation, np.diff(samples.pieces))
+    last = np.zeros(int(conversation.max(initial=-1)) + 1, np.int64)
+    np.maximum.at(last, conversation, samples.piece_turn)
+    return np.asarray((samples.piece_turn >= 0) & (samples.piece_turn == last[conversation]))
+
+
+def _fullest(samples: Samples) -> Ints:
+    """Of each conversation the sample in which the most answers are trained; of several the last, with most history."""
+    group = np.zeros(len(samples), np.int64)
+    group[samples.groups] = 1
+    group = np.cumsum(group)
+    order = np.lexsort((samples.answers_within(samples.length), group))  # stable: later ones stay behind
+    return np.sort(order[np.flatnonzero(np.diff(group[order], append=-1))])
+
+
+def _whole(samples: Samples) -> Bools:
+    """All pieces but muted ones, and but what stands before the first answer where an earlier sample trained it."""
+    pieces = samples.pieces
+    answered = np.cumsum(samples.piece_turn >= 0)
+    before = np.concatenate([np.zeros(1, np.int64), answered])[pieces[:-1]]
+    repeats = np.diff(samples.conversation, prepend=-1) == 0
+    history = np.repeat(repeats, np.diff(pieces)) & (answered == np.repeat(before, np.diff(pieces)))
+    return np.asarray((samples.piece_turn != MUTED) & ~history)
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[npt.NDArray[Any], Ints]:

@@ -20,7 +20,7 @@ def split_long(table: pa.Table, frame: pl.DataFrame, limit: int, again: Callable
 
     `frame` holds the conversations; `again` makes the token table of others. A single exchange that is too long stays
     as it is: what becomes of it is not ours to say. Samples stay in the order of their conversations, and their turns
-    keep the numbers of the whole conversation.
+    keep the numbers of the whole conversation. `skipped` says at which message the part of a sample begins.
     """
     parts = frame.with_columns(origin=pl.int_range(pl.len(), dtype=pl.UInt32), shift=pl.lit(0, pl.Int32))
     done = []
@@ -31,7 +31,7 @@ def split_long(table: pa.Table, frame: pl.DataFrame, limit: int, again: Callable
         divisible = long[_questions(parts)[long] > 1]
         done.append(_as_of_whole(table.filter(pa.array(~np.isin(index, divisible))), parts))
         if not len(divisible):
-            return pa.concat_tables(done).sort_by("index")
+            return pa.concat_tables(done).sort_by([("index", "ascending"), ("skipped", "ascending")])
         parts = _halves(parts[divisible])
         table = again(parts.select(frame.columns))
 
@@ -60,9 +60,11 @@ def _as_of_whole(table: pa.Table, parts: pl.DataFrame) -> pa.Table:
     turns = table["turns"].combine_chunks()
     turns = turns if isinstance(turns, pa.ListArray) else pa.concat_arrays(turns.chunks)
     numbers, offsets = turns.flatten().to_numpy(), turns.offsets.to_numpy()
-    shift = np.repeat(parts["shift"].to_numpy()[index], np.diff(offsets))
+    skipped = parts["shift"].to_numpy()[index]
+    shift = np.repeat(skipped, np.diff(offsets))
     shifted = np.where(numbers >= 0, numbers + shift, numbers).astype(np.int32)
     renumbered = pa.ListArray.from_arrays(pa.array((offsets - offsets[0]).astype(np.int32)), pa.array(shifted))
     origin = pa.array(parts["origin"].to_numpy()[index], pa.uint32())
-    place = table.schema.get_field_index
-    return table.set_column(place("index"), "index", origin).set_column(place("turns"), "turns", renumbered)
+    for name, column in (("index", origin), ("turns", renumbered), ("skipped", pa.array(skipped, pa.int32()))):
+        table = table.set_column(table.schema.get_field_index(name), name, column)
+    return table

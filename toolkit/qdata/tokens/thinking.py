@@ -52,6 +52,12 @@ def thinks(message: Mapping[str, Any]) -> bool:
     return "</think>" in content and bool(content.split("</think>")[0].replace("<think>", "").strip())
 
 
+def as_history(template: Template, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> str:
+    """The text of messages that one more question follows, up to its text."""
+    asked = template.render([*messages, {"role": "user", "content": "?"}], tools)
+    return asked.rpartition("?")[0]
+
+
 def served(
     template: Template, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None, turn: int, think: str
 ) -> tuple[str, str]:
@@ -66,9 +72,7 @@ def served(
         mode = think != "empty_masked"
     prompt = template.render(messages[:turn], tools, add_generation_prompt=True, enable_thinking=mode)
     if think == "strip":
-        # As history the template writes a turn without reasoning bare: ask what it makes of one more question.
-        asked = template.render([*messages[: turn + 1], {"role": "user", "content": "?"}], tools)
-        said = asked.rpartition(template.stop)[0]
+        said = as_history(template, messages[: turn + 1], tools)  # where a turn without reasoning is written bare
     else:
         said = template.render(messages[: turn + 1], tools)
     if not said.startswith(prompt):

@@ -2,7 +2,8 @@
 
 Each piece is tokenised by itself, as a server does: the prompt up to the generation point in one go, the answer after
 it. Where an earlier answer would have merged with its prompt in a server's history (it begins with a newline), the
-sample is cut in two, so that every trained answer follows exactly the ids its server would have seen.
+sample is cut in two, so that every trained answer follows exactly the ids its server would have seen. An answer that
+is never trained and would have merged becomes one piece with the end of its prompt instead.
 """
 
 from __future__ import annotations
@@ -20,23 +21,15 @@ import pyarrow as pa
 
 from qdata.errors import QdataError
 from qdata.tokens.injection import PRIVATE, Controls
-from qdata.tokens.render import PIECES, UNTRAINED, Piece, split_at
+from qdata.tokens.muted import Piece
+from qdata.tokens.render import PIECES, split_at
+from qdata.tokens.table import MUTED, TABLE, UNTRAINED, gather
 from qdata.tokens.vocabulary import WORDS
 
 Ids = npt.NDArray[np.int32]
 Offsets = npt.NDArray[np.int64]
 
 BATCH = 16_384  # texts handed to the encoder at once; bounds the objects it holds
-
-TABLE = pa.schema(
-    [
-        ("index", pa.uint32()),  # of the conversation in its part
-        ("input_ids", pa.large_list(pa.int32())),
-        ("piece_ends", pa.list_(pa.int32())),  # token offset where each piece ends
-        ("turns", pa.list_(pa.int32())),  # of each piece: the message it answers with, or -1
-        ("weights", pa.list_(pa.float32())),  # of each piece: what its tokens weigh in the loss
-    ]
-)
 
 
 class Encoder:
@@ -124,6 +117,7 @@ def tokenize(
     return pa.table(
         [
             pa.array(pieces["index"].to_numpy()[starts], pa.uint32()),
+            pa.array(np.zeros(len(starts), np.int32)),
             pa.LargeListArray.from_arrays(pa.array(token_starts), pa.array(ids)),
             pa.ListArray.from_arrays(piece_offsets, pa.array(ends.astype(np.int32))),
             pa.ListArray.from_arrays(piece_offsets, pa.array(pieces["turn"].to_numpy())),
@@ -166,14 +160,8 @@ def _encode_distinct(texts: pl.Series, encoder: Encoder, hidden: bool) -> tuple[
     return ids[gather(offsets[which], out)], out
 
 
-def gather(starts: Offsets, offsets: Offsets) -> Offsets:
-    """Indices that copy the runs beginning at `starts` one behind the other, so that run i fills offsets[i:i+1]."""
-    lengths = np.diff(offsets)
-    return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
-
-
 class _Joint(NamedTuple):
-    """An earlier answer whose first characters might merge with the prompt before it."""
+    """An earlier or muted answer whose first characters might merge with the prompt before it."""
 
     at: int  # row in the pieces frame
     prompt: str
@@ -181,7 +169,7 @@ class _Joint(NamedTuple):
 
 
 def _as_served(pieces: pl.DataFrame, encoder: Encoder) -> pl.DataFrame:
-    """Cuts samples in two where a server's history would have other ids than the pieces one by one."""
+    """Cuts samples in two, or joins pieces, where a server's history would have other ids than the pieces alone."""
     joints = _doubtful_joints(pieces, encoder.cuts_after_newline)
     if not joints:
         return pieces
@@ -196,47 +184,66 @@ def _as_served(pieces: pl.DataFrame, encoder: Encoder) -> pl.DataFrame:
             np.concatenate([prompts[prompts_at[n] : prompts_at[n + 1]], answers[answers_at[n] : answers_at[n + 1]]]),
         )
     ]
-    return _cut_samples(pieces, merged) if merged else pieces
+    return _mended(pieces, merged, encoder) if merged else pieces
 
 
 def _doubtful_joints(pieces: pl.DataFrame, cuts_after_newline: bool) -> list[_Joint]:
-    """Earlier answers that might merge with their prompt.
+    """Answers that stand in a history and might merge with their prompt there.
 
     All that do not begin with a letter or digit after a newline; simply all, where the tokenizer is not known to cut
     there.
     """
-    answer = pl.col("turn") != UNTRAINED
+    answer = pl.col("turn") >= 0
     later = answer.reverse().cum_sum().reverse().over("index", "sample") > 1
+    history = (answer & later) | (pl.col("turn") == MUTED)
     safe = pl.lit(cuts_after_newline) & pl.col("text").str.contains(r"^[\p{L}\p{N}]")
     safe &= pl.col("text").shift(1).str.ends_with("\n")
     # An answer without a prompt piece before it in its sample stands directly behind another answer's stop token.
-    behind = pl.col("turn").shift(1) == UNTRAINED
+    behind = pl.col("turn").shift(1) < 0
     found = (
         pieces.with_row_index("at")
         .with_columns(prompt=pl.col("text").shift(1))
-        .filter(answer & later & behind & (pl.col("piece") > 0) & ~safe)
+        .filter(history & behind & (pl.col("piece") > 0) & ~safe)
     )
     return [_Joint(*row) for row in found.select("at", "prompt", "text").iter_rows()]
 
 
-def _cut_samples(pieces: pl.DataFrame, answers: list[int]) -> pl.DataFrame:
+def _mended(pieces: pl.DataFrame, answers: list[int], encoder: Encoder) -> pl.DataFrame:
+    """The pieces with samples cut after these answers; muted ones among them take in the last line of their prompt."""
     affected = pieces[answers].select("index").unique()
     marked = pieces.with_row_index("at")
     rows: list[tuple[int, int, int, int, str]] = []
-    cut = set(answers)
+    merged = set(answers)
     for (index,), group in marked.join(affected, on="index", how="semi", maintain_order="left").group_by(
         "index", maintain_order=True
     ):
         number = 0
         for _, one in group.group_by("sample", maintain_order=True):
-            todo = [Piece(text, turn) for text, turn in one.select("text", "turn").iter_rows()]
-            cuts = [i for i, at in enumerate(one["at"]) if at in cut]
+            todo: list[Piece] = []
+            cuts = []
+            for at, text, turn in one.select("at", "text", "turn").iter_rows():
+                if at in merged and turn == MUTED:
+                    prompt = todo.pop().text
+                    line = _last_line(prompt, text, encoder)
+                    todo += [Piece(prompt[:line], UNTRAINED)] if line else []
+                    text = prompt[line:] + text
+                elif at in merged:
+                    cuts.append(len(todo))
+                todo.append(Piece(text, turn))
             for sample in _split_all(todo, cuts):
                 rows += [(int(str(index)), number, p, piece.turn, piece.text) for p, piece in enumerate(sample)]
                 number += 1
     rest = pieces.join(affected, on="index", how="anti", maintain_order="left")
     new = pl.DataFrame(rows, schema=PIECES, orient="row")
     return pl.concat([rest, new]).sort("index", "sample", "piece")
+
+
+def _last_line(prompt: str, answer: str, encoder: Encoder) -> int:
+    """Where the last line of a prompt begins, or 0 where cutting there would change ids too."""
+    line = prompt.rstrip("\n").rfind("\n") + 1
+    cut, _ = encoder.encode([prompt[:line], prompt[line:] + answer])
+    whole, _ = encoder.encode([prompt + answer])
+    return line if np.array_equal(cut, whole) else 0
 
 
 def _split_all(sample: list[Piece], cuts: list[int]) -> list[list[Piece]]:
