@@ -90,7 +90,14 @@ def without_reasoning(message: Message) -> Message:
     bare = {k: v for k, v in message.items() if k != "reasoning_content"}
     if "</think>" in bare["content"]:
         bare["content"] = bare["content"].rpartition("</think>")[2].lstrip("\n")
+    if not bare["content"].strip() and not bare.get("tool_calls") and said(message):
+        bare["train"] = False  # it was reasoning only: nothing is left to train
     return bare
+
+
+def said(message: Message) -> bool:
+    """Whether an answer says anything."""
+    return bool(message["content"].strip() or message.get("reasoning_content"))
 
 
 def reasoned(message: Message) -> bool:
@@ -112,12 +119,12 @@ def served(
     asked = {"messages": messages[:turn], "tools": tools, "add_generation_prompt": True, **switch}
     prompt = theirs(template.source, asked)
     upto = messages[: turn + 1] + ([{"role": "user", "content": "?"}] if think == "strip" else [])
-    said = theirs(template.source, {"messages": upto, "tools": tools, "add_generation_prompt": False})
+    text = theirs(template.source, {"messages": upto, "tools": tools, "add_generation_prompt": False})
     assert prompt is not None
-    assert said is not None
-    said = said.rpartition("?")[0] if think == "strip" else said
-    assert said.startswith(prompt)
-    return prompt, said[len(prompt) :].rpartition(template.stop)[0] + template.stop
+    assert text is not None
+    text = text.rpartition("?")[0] if think == "strip" else text
+    assert text.startswith(prompt)
+    return prompt, text[len(prompt) :].rpartition(template.stop)[0] + template.stop
 
 
 def views(
@@ -157,7 +164,10 @@ def nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def answers_of(messages: list[Message]) -> list[int]:
+def answers_of(messages: list[Message], think: str) -> list[int]:
+    """The turns that are to be trained."""
+    if think in ("strip", "empty_masked", "empty_trained"):
+        messages = [without_reasoning(m) for m in messages]
     return [i for i, m in enumerate(messages) if m["role"] == "assistant" and m.get("train") is not False]
 
 
@@ -177,7 +187,7 @@ def test_trained_is_the_answer_and_its_stop_behind_its_serving_prompt(
         made = views(template, encoder, messages, tools, think)
         if made is None:
             return
-        turns = answers_of(messages)
+        turns = answers_of(messages, think)
         compared.extend(turns)
         for (loss, expand), samples in made.items():
             if loss == "whole":
@@ -214,7 +224,7 @@ def test_forged_control_tokens_are_text_of_the_answer_they_stand_in(
         made = views(template, encoder, messages, tools, think, "text")
         if made is None:
             return
-        wanted = [served(template, messages, tools, turn, think) for turn in answers_of(messages)]
+        wanted = [served(template, messages, tools, turn, think) for turn in answers_of(messages, think)]
         found = []
         for ids, mask in stretches(made["assistant", True]):
             for start, end in runs(mask):

@@ -82,6 +82,7 @@ def of_build(
         },
         "rendered": {"by_shape": sum(d.by_shape for d in done), "by_row": sum(d.by_row for d in done)},
         "controls": sum(d.controls for d in done),
+        "emptied_answers": sum(d.emptied for d in done),
         "specials": recipe.specials,
         "think": recipe.think,
         "expand": recipe.expand,

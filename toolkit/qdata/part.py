@@ -96,6 +96,7 @@ class Done(NamedTuple):
     unfilled: list[str]  # placeholders nobody filled, in kept rows
     unfilled_rows: int
     controls: int  # kept rows that held control tokens as text
+    emptied: int  # answers of kept rows that were reasoning only, which the thinking policy removed
 
     def conversations(self) -> pl.DataFrame:
         """All rows of the part in the CONVERSATION schema; dropped ones have a reason in `drop`."""
@@ -125,7 +126,7 @@ def process(work: Work) -> Done:
             return Done(work, directory, [], **facts)
     loaded = load.load(work.part, work.dialect, work.rename)
     if loaded.bad and not work.skip_bad:
-        return Done(work, directory, loaded.bad, 0, len(loaded.bad), 0, 0, [], 0, 0)
+        return Done(work, directory, loaded.bad, 0, len(loaded.bad), 0, 0, [], 0, 0, 0)
     frame = pl.concat([loaded.frame, load.unreadable(work.part, loaded.bad)], how="diagonal_relaxed")
     frame, edits = _stepped(schema.with_content_hash(provenance.restore(frame, work.part)), work.steps)
     kept = frame.filter(pl.col("drop").is_null())
@@ -138,6 +139,7 @@ def process(work: Work) -> Done:
         "unfilled": sorted(set(open_ones["found"].explode().to_list())),
         "unfilled_rows": open_ones.height,
         "controls": 0,
+        "emptied": 0,
     }
     directory.parent.mkdir(parents=True, exist_ok=True)
     with whole(directory, replace=True) as partial:
@@ -191,4 +193,4 @@ def _tokens(kept: pl.DataFrame, how: Rendering, file: Path) -> dict[str, int]:
         table = split.split_long(table, hidden, how.split_over, lambda frame: table_of(frame)[1])
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    return {"by_shape": rendered.by_shape, "by_row": rendered.by_row, "controls": controls}
+    return {**{name: getattr(rendered, name) for name in ("by_shape", "by_row", "emptied")}, "controls": controls}

@@ -117,6 +117,12 @@ def _lengths(console: Console, manifest: dict[str, Any]) -> None:
             f"--no-expand allows one sample for each conversation[/]",
             highlight=False,
         )
+    if manifest["emptied_answers"]:
+        console.print(
+            f"[yellow]{manifest['emptied_answers']:,} answers are not trained: they are reasoning only, which the "
+            f"thinking policy removes[/]",
+            highlight=False,
+        )
     if manifest["too_long_answers"]:
         console.print(
             f"[yellow]max_length {manifest['max_length']:,}: {manifest['too_long_answers']:,} answers of "

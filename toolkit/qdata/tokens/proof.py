@@ -25,6 +25,7 @@ IGNORED = -100
 Ids = npt.NDArray[np.int32]
 
 _VENDOR = re.compile(r"created by Alibaba Cloud|developed by Alibaba|\bYou are Qwen\b")
+_HEAD = 64  # characters: a turn's head and an empty think block
 _PLACEHOLDER = re.compile(PLACEHOLDER)
 
 
@@ -246,14 +247,13 @@ class _Sequence:
         return self._server.read(self.chat.whole()).startswith(self._server.read(last.prompt + last.answer) + text)
 
     def _whole(self) -> None:
-        """Under `whole` every token is trained, but for the history of another sample and turns that must not be."""
+        """Under `whole` every token is trained, but for the history of another sample and answers that must not be."""
         server, ids = self._server, self.tokens.ids
-        text, expected = server.decode(ids), np.ones(len(ids), np.bool_)
-        first = int(np.argmax(self.tokens.trained))
-        if first:  # what earlier samples have trained: it ends where an answer begins
-            history = server.decode(ids[:first])
-            expected[:first] = not any(server.read(one.prompt) == history for one in self._candidates())
-        for one in self._candidates(silent=True):
+        text, first = server.decode(ids), int(np.argmax(self.tokens.trained))
+        history = server.decode(ids[:first])
+        if first and not any(server.read(one.prompt) == history for one in self._candidates()):
+            self.fail("untrained", f"tokens 0 to {first}: not trained, and no history, under loss = whole")
+        for one in self._candidates():
             prompt, answer = server.read(one.prompt), server.read(one.answer)
             cut = text.startswith(prompt) and len(text) > len(prompt) and (prompt + answer).startswith(text)
             if self._met(one.turn) or not (text.startswith(prompt + answer) or (cut and self._cut_at_the_end)):
@@ -263,24 +263,39 @@ class _Sequence:
             if ids[:stop].tolist() != [*before, *said][: len(ids)]:
                 what = f"message {one.turn} does not stand as it is served"
                 self.fail("prompt", _side_by_side(what, [*before, *said], ids[:stop].tolist(), 0, server))
-            elif one.turn in self.chat.answers:
-                self._weight(one.turn, len(before), stop)
-                self.proof.meet(self.chat.row, one.turn)
+            self._weight(one.turn, len(before), stop)
+            self.proof.meet(self.chat.row, one.turn)
+        self._silent(first, history, text)
+
+    def _silent(self, first: int, history: str, text: str) -> None:
+        """What is not trained behind the history is an answer that must not be, and each of those is not."""
+        bare = {turn: self._bare(turn) for turn in self.chat.silent}
+        left = [turn for turn, said in bare.items() if said in text and said not in history]
+        for start, stop in self.tokens.stretches(trained=False):
+            if start < first:
+                continue
+            read = self._server.decode(self.tokens.ids[start:stop])
+            # The line of the prompt in which the answer begins goes with it where a server's ids merge across it.
+            found = (turn for turn in left if read.endswith(bare[turn]) and len(read) - len(bare[turn]) <= _HEAD)
+            turn = next(found, None)
+            if turn is None:
+                self.fail("untrained", f"tokens {start} to {stop}: not trained, under loss = whole: {read[:60]!r}")
             else:
-                expected[len(before) : stop] = False
-        wrong = np.flatnonzero(expected != self.tokens.trained)
-        if len(wrong):
-            is_so = "not trained" if expected[wrong[0]] else "trained, and must not be"
-            self.fail("untrained", f"token {wrong[0]}: {is_so}, under loss = whole")
+                left.remove(turn)
+        for turn in left:
+            self.fail("untrained", f"message {turn} is trained, and must not be")
+
+    def _bare(self, turn: int) -> str:
+        """An answer and its stop token as history shows it, without a think block."""
+        return self._server.read(self.chat.served(turn).answer).rpartition("</think>")[2].lstrip("\n")
 
     @property
     def _cut_at_the_end(self) -> bool:
         return bool(self._manifest["too_long"] == "truncate" and len(self.tokens.ids) == self._manifest["max_length"])
 
-    def _candidates(self, *, silent: bool = False) -> Iterator[Served]:
-        """What this sequence's answers may be, in order; `silent` ones, which must not be trained, where asked for."""
-        turns = self.chat.wanted + (self.chat.silent if silent else [])
-        return self.chat.candidates([turn for turn in sorted(turns) if not self._met(turn)])
+    def _candidates(self) -> Iterator[Served]:
+        """What this sequence's answers may be, in order."""
+        return self.chat.candidates([turn for turn in self.chat.wanted if not self._met(turn)])
 
 
 def _side_by_side(what: str, served: list[int], trained: list[int], first: int, server: Server) -> str:

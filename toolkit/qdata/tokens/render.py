@@ -22,6 +22,7 @@ from qdata.errors import QdataError
 from qdata.tokens import thinking
 from qdata.tokens.muted import Piece, Sample, mute
 from qdata.tokens.probe import MARKS, Assumption, ObservedError, Probe, cut
+from qdata.tokens.shown import refuse_unshown
 from qdata.tokens.table import MUTED, UNTRAINED
 from qdata.tokens.template import Template
 
@@ -44,6 +45,7 @@ class Rendered(NamedTuple):
     pieces: pl.DataFrame
     by_shape: int
     by_row: int
+    emptied: int  # answers that were reasoning only, which the thinking policy removes: they are not trained
 
 
 def pieces(
@@ -61,6 +63,7 @@ def pieces(
     """
     messages = [thinking.without(m) if think in thinking.REMOVES else m for m in messages]
     whole = template.render(messages, tools)
+    refuse_unshown(template, tools, whole)
     samples: list[Sample] = []
     ends: list[str] = []  # the text of each sample so far
     answers = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]
@@ -103,7 +106,7 @@ def render(template: Template, frame: pl.DataFrame, think: str = "none") -> Rend
     index = pl.int_range(pl.len(), dtype=pl.UInt32).alias("index")
     indexed = frame.select(index, "row", "messages", "tools", _shape())
     done: list[pl.DataFrame] = []
-    by_shape = 0
+    by_shape = emptied = 0
     slow: list[pl.DataFrame] = []
     for (shape,), group in indexed.group_by("shape", maintain_order=True):
         plan = None
@@ -117,9 +120,10 @@ def render(template: Template, frame: pl.DataFrame, think: str = "none") -> Rend
         slow.append(group.filter(~fits))
         by_shape += int(fits.sum())
     if any(group.height for group in slow):
-        done.append(_by_row(template, pl.concat(slow).sort("index"), think))
+        rows, emptied = _by_row(template, pl.concat(slow).sort("index"), think)
+        done.append(rows)
     out = pl.concat(done).sort("index", "sample", "piece") if done else pl.DataFrame(schema=PIECES)
-    return Rendered(out, by_shape, frame.height - by_shape)
+    return Rendered(out, by_shape, frame.height - by_shape, emptied)
 
 
 def _shape() -> pl.Expr:
@@ -187,12 +191,16 @@ def _fill(plan: _Plan, group: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(done) if done else pl.DataFrame(schema=PIECES)
 
 
-def _by_row(template: Template, group: pl.DataFrame, think: str) -> pl.DataFrame:
+def _by_row(template: Template, group: pl.DataFrame, think: str) -> tuple[pl.DataFrame, int]:
     columns: tuple[list[Any], ...] = ([], [], [], [], [])
     refused: list[str] = []
+    emptied = 0
     for index, row, messages, tools in group.select("index", "row", "messages", "tools").iter_rows():
+        said = plain(messages)
+        if think in thinking.REMOVES:
+            emptied += sum(thinking.emptied(m, thinking.without(m)) for m in said if m["role"] == "assistant")
         try:
-            samples = pieces(template, plain(messages), json.loads(tools) if tools else None, think)
+            samples = pieces(template, said, json.loads(tools) if tools else None, think)
         except QdataError as error:
             refused.append(f"{row}: {error}")
             continue
@@ -203,7 +211,7 @@ def _by_row(template: Template, group: pl.DataFrame, think: str) -> pl.DataFrame
     if refused:
         more = f" ({len(refused) - 1:,} more rows of this part cannot be rendered either)" if len(refused) > 1 else ""
         raise QdataError(refused[0] + more)
-    return pl.DataFrame(dict(zip(PIECES.names(), columns, strict=True)), schema=PIECES)
+    return pl.DataFrame(dict(zip(PIECES.names(), columns, strict=True)), schema=PIECES), emptied
 
 
 def plain(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -217,8 +225,7 @@ def plain(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             one["reasoning_content"] = message["reasoning"]
         if message["tool_calls"] is not None:
             one["tool_calls"] = [_call(call) for call in json.loads(message["tool_calls"])]
-            one.setdefault("content", "")
-        out.append(one)
+        out.append({"content": "", **one})
     return out
 
 

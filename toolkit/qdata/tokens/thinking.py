@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qdata.errors import QdataError
+from qdata.tokens.shown import refuse_lost
 from qdata.tokens.template import Template
 
 POLICIES = ("keep", "strip", "empty_masked", "empty_trained", "none")
@@ -35,13 +36,22 @@ _INLINE = re.compile(r"\A(?:.*?<think>)?.*</think>\n*", re.DOTALL)
 
 
 def without(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An assistant message without its reasoning, whether beside its content or in front of it."""
+    """An assistant message without its reasoning, whether beside its content or in front of it.
+
+    One that was nothing else is not trained: there is nothing left but its stop token.
+    """
     if message["role"] != "assistant":
         return message
     bare = {k: v for k, v in message.items() if k != "reasoning_content"}
     if "</think>" in bare["content"]:
         bare["content"] = _INLINE.sub("", bare["content"], count=1)
-    return bare
+    return bare | {"train": False} if emptied(message, bare) else bare
+
+
+def emptied(message: Mapping[str, Any], bare: Mapping[str, Any]) -> bool:
+    """Whether nothing is left of a message that said something."""
+    left = bare["content"].strip() or bare.get("tool_calls")
+    return bool((message["content"].strip() or message.get("reasoning_content")) and not left)
 
 
 def thinks(message: Mapping[str, Any]) -> bool:
@@ -84,10 +94,5 @@ def served(
     answer, stop, _ = said[len(prompt) :].rpartition(template.stop)
     if not stop:
         raise QdataError(f"template {template.name}: no stop token {template.stop!r} after message {turn}")
-    given = str(messages[turn].get("reasoning_content") or "").strip()
-    if think == "keep" and given and given not in answer:
-        raise QdataError(
-            f"template {template.name} writes no reasoning, and message {turn} has some, which would be lost. "
-            f"Take a template that shows it, or remove it with --think strip"
-        )
+    refuse_lost(template, messages[turn], turn, answer, think)
     return prompt, answer + stop
