@@ -22,7 +22,7 @@ ITEMS = 1_000_000  # of a list
 BITS = 1 << 16  # of a whole number
 SOURCE = 1 << 20  # characters of a template; the largest known have 20 thousand
 
-_LONG_TEXT, _LONG_LIST = 512, 64  # what is shorter costs nothing of its own
+LONG_TEXT, LONG_LIST = 512, 64  # what is shorter costs nothing of its own
 
 T = TypeVar("T")
 
@@ -55,13 +55,13 @@ def sized(value: T) -> T:
     """The value, after its length is paid for. Raises LimitError for what is too long; lists are not looked into."""
     if isinstance(value, (str, bytes)):
         length = str.__len__(value) if isinstance(value, str) else len(value)  # a probe (probe.py) is not asked
-        if length > _LONG_TEXT:
+        if length > LONG_TEXT:
             _refuse_over(length)
             spend(length >> 8)
     elif isinstance(value, int):
         if value.bit_length() > BITS:
             raise LimitError(f"a whole number of more than {BITS:,} bits")
-    elif isinstance(value, (list, tuple, dict)) and len(value) > _LONG_LIST:
+    elif isinstance(value, (list, tuple, dict)) and len(value) > LONG_LIST:
         if len(value) > ITEMS:
             raise LimitError(f"a list of more than {ITEMS:,} items")
         spend(len(value) >> 4)
@@ -70,7 +70,7 @@ def sized(value: T) -> T:
 
 def weighed(value: T) -> T:
     """The value, after all that is in it is paid for: what compares it or makes a text of it looks at all of it."""
-    if isinstance(value, str):
+    if isinstance(value, (str, int)):
         return sized(value)
     weight(value)
     return value
@@ -84,19 +84,30 @@ def weight(value: object) -> int:
     total, waiting = 0, [value]
     while waiting:
         one = waiting.pop()
-        total += str.__len__(one) if isinstance(one, str) else 1
-        sized(one)
-        if isinstance(one, Mapping):
-            spend(len(one) + 1)
+        total += 1
+        if type(one) in _SCALARS:
+            continue
+        if isinstance(one, str):
+            total += str.__len__(sized(one))
+        elif type(one) in (list, tuple):
+            spend(2 * len(one) + 2)
+            waiting += one
+        elif isinstance(one, Mapping):
+            spend(4 * len(one) + 2)
             waiting += one.keys()
             waiting += one.values()
-        elif isinstance(one, (AbstractSet, ValuesView)) or (
-            isinstance(one, Sequence) and not isinstance(one, (str, bytes, range))
-        ):
-            spend(len(one) + 1)
+        elif isinstance(one, (AbstractSet, ValuesView)):
+            spend(2 * len(one) + 2)
             waiting += one
+        else:
+            sized(one)
+        if total > CHARACTERS:
+            break
     _refuse_over(total)
     return total
+
+
+_SCALARS = (bool, float, type(None))
 
 
 def joined(parts: Iterable[str]) -> str:
@@ -107,7 +118,7 @@ def joined(parts: Iterable[str]) -> str:
         if total > CHARACTERS:
             _refuse_over(total)
         kept.append(part)
-    if total > _LONG_TEXT:
+    if total > LONG_TEXT:
         spend(total >> 8)
     return "".join(kept)
 
