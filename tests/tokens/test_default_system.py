@@ -158,7 +158,8 @@ INVENTED = {  # source in front of CHATML, texts of the vendor, what becomes of 
         True,
     ),
     "one within the other": (
-        WITHOUT + "{%- if tools %}{{- 'You are Vendor. So.' }}{%- else %}{{- 'You are Vendor.' }}{%- endif %}{%- endif %}",
+        WITHOUT
+        + "{%- if tools %}{{- 'You are Vendor. So.' }}{%- else %}{{- 'You are Vendor.' }}{%- endif %}{%- endif %}",
         True,
     ),
     "its newline eaten": (WITHOUT + "{{- '<|im_start|>system\\nYou are Vendor.<|im_end|>' -}}\n\n{%- endif %}", True),
@@ -168,7 +169,9 @@ INVENTED = {  # source in front of CHATML, texts of the vendor, what becomes of 
         False,
     ),
     "in a variable at the top": (
-        "{%- set d = 'You are Vendor.' %}" + WITHOUT + "{{- '<|im_start|>system\\n' + d + '<|im_end|>\\n' }}{%- endif %}",
+        "{%- set d = 'You are Vendor.' %}"
+        + WITHOUT
+        + "{{- '<|im_start|>system\\n' + d + '<|im_end|>\\n' }}{%- endif %}",
         True,
     ),
     "in a variable called as ours, with tools only": (
@@ -180,12 +183,20 @@ INVENTED = {  # source in front of CHATML, texts of the vendor, what becomes of 
         '{%- set default_system = "You are nobody." %}' + WITHOUT + "{{- " + WRITTEN + " }}{%- endif %}",
         True,
     ),
-    "by concatenation": (WITHOUT + "{{- '<|im_start|>system\\nYou are ' ~ 'Vendor.<|im_end|>\\n' }}{%- endif %}", False),
+    "by concatenation": (
+        WITHOUT + "{{- '<|im_start|>system\\nYou are ' ~ 'Vendor.<|im_end|>\\n' }}{%- endif %}",
+        False,
+    ),
     "only while thinking": (WITHOUT + "{%- if enable_thinking %}{{- " + WRITTEN + " }}{%- endif %}{%- endif %}", True),
-    "only in a longer talk": (WITHOUT + "{%- if messages|length > 2 %}{{- " + WRITTEN + " }}{%- endif %}{%- endif %}", True),
+    "only in a longer talk": (
+        WITHOUT + "{%- if messages|length > 2 %}{{- " + WRITTEN + " }}{%- endif %}{%- endif %}",
+        True,
+    ),
     "an apostrophe in a comment": ("{#- don't -#}" + WITHOUT + "{{- " + WRITTEN + " }}{%- endif %}", True),
     "its length is told with every system message": (
-        "{%- set d = 'You are Vendor.' %}" + WITHOUT + "{{- '[' + d + ']' }}{%- else %}{{- '[' + messages[0].content + ']' }}"
+        "{%- set d = 'You are Vendor.' %}"
+        + WITHOUT
+        + "{{- '[' + d + ']' }}{%- else %}{{- '[' + messages[0].content + ']' }}"
         "{%- set messages = messages[1:] %}{%- endif %}{{- d|length }}",
         False,
     ),
@@ -195,12 +206,15 @@ INVENTED = {  # source in front of CHATML, texts of the vendor, what becomes of 
     ),
     "none at all": ("", True),
     "with every conversation": ("{{- 'You are Vendor.' }}", None),
-    "takes no system message": ("{%- if messages[0].role == 'system' %}{{- raise_exception('no') }}{%- endif %}", False),
+    "takes no system message": (
+        "{%- if messages[0].role == 'system' %}{{- raise_exception('no') }}{%- endif %}",
+        False,
+    ),
     "passes a system message over": (
         "{{- 'You are Vendor.' }}{%- if messages[0].role == 'system' %}{%- set messages = messages[1:] %}{%- endif %}",
         False,
     ),
-}  # fmt: skip
+}
 
 
 def said(one: Template, messages: list[Message], tools: Any, prompt: bool, thinking: bool | None) -> str | None:
@@ -264,7 +278,10 @@ def test_any_template_is_given_a_default_or_refused(name: str, text: str) -> Non
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("its length is told with every system message", "a conversation with a system message changes|more than the text"),
+        (
+            "its length is told with every system message",
+            "a conversation with a system message changes|more than the text",
+        ),
         ("written again in parts", "the text is still there"),
         ("by concatenation", "the text is still there"),
         ("takes no system message", "shows no system message"),
@@ -298,7 +315,9 @@ def test_templates_of_others_are_given_a_default_or_refused(file: Path, text: st
 
 
 @given(
-    given=st.text("abc <|>'\"\n\\{}%", min_size=1, max_size=8).filter(lambda t: t.strip() and "{" not in t and "%" not in t),
+    given=st.text("abc <|>'\"\n\\{}%", min_size=1, max_size=8).filter(
+        lambda t: t.strip() and "{" not in t and "%" not in t
+    ),
     where=st.sampled_from(["tools", "not tools", "true", "messages|length > 1"]),
     trim=st.sampled_from(["", "-"]),
     text=st.sampled_from(["none", *TEXTS]),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
-import os
 import re
 from collections.abc import Iterator
 from itertools import product
@@ -115,11 +114,16 @@ def _supplied(template: Template) -> list[tuple[str, str, str]]:
         if lone is None or told is None or _MARK not in told:
             continue
         head, _, tail = told.partition(_MARK)
-        begin = len(os.path.commonprefix([lone, head]))
-        end = len(lone) - len(os.path.commonprefix([lone[begin:][::-1], tail[::-1]]))
+        begin = _alike(lone, head)
+        end = len(lone) - _alike(lone[begin:][::-1], tail[::-1])
         if text := lone[begin:end].strip():
             found.setdefault(text, (lone[begin:end], head, tail))
     return list(found.values())
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _emptied(template: Template) -> str:
@@ -162,7 +166,7 @@ def _not_gone(template: Template, edited: Template) -> str | None:
             continue
         if any(text in after for text in texts):
             return f"{_with(tools)} the text is still there"
-        kept = len(os.path.commonprefix([before, after]))
+        kept = _alike(before, after)
         gone = before[kept : kept + len(before) - len(after)]
         if before[:kept] + before[kept + len(gone) :] != after or before.count(_ASKED) != after.count(_ASKED):
             return f"{_with(tools)} more than the text changes"

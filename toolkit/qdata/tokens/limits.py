@@ -20,7 +20,8 @@ STEPS = 5_000_000  # of a render; 10,000 messages take some 600,000 in the large
 CHARACTERS = 16 << 20  # of a text: four million tokens and more
 ITEMS = 1_000_000  # of a list
 BITS = 1 << 16  # of a whole number
-SOURCE = 1 << 20  # characters of a template; the largest known have 20 thousand
+SOURCE = 1 << 18  # characters of a template; the largest known have 20 thousand
+NODES = 15_000  # parts of its syntax tree; the largest known have 1,400
 
 LONG_TEXT, LONG_LIST = 512, 64  # what is shorter costs nothing of its own
 
@@ -81,7 +82,8 @@ def weight(value: object) -> int:
 
     Raises LimitError where that is too many.
     """
-    total, waiting = 0, [value]
+    total = 0
+    waiting: list[Any] = [value]
     while waiting:
         one = waiting.pop()
         total += 1

@@ -94,17 +94,17 @@ class _Metered(NodeTransformer):
             node.test = nodes.And(_filter(price, _STEP, node), node.test, lineno=node.lineno)
         return node
 
-    visit_For = visit_Macro = visit_CallBlock = visit_Block = _body
+    visit_For = visit_Macro = visit_CallBlock = visit_Block = _body  # noqa: N815
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         return _filter(nodes.List(node.nodes, lineno=node.lineno), _CONCAT, node)
 
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         return _filter(node, _SIZED, node) if isinstance(node.arg, nodes.Slice) else node
 
-    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         if len(node.ops) == 1:  # a comparison with what is written here ends soon
             (operand,) = node.ops
@@ -135,6 +135,8 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     concat = staticmethod(limits.joined)  # of the whole text, of macros and of captured blocks
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        if (size := sum(1 for _ in source.find_all(nodes.Node))) > limits.NODES:
+            raise limits.LimitError(f"a template of {size:,} parts; wanted at most {limits.NODES:,}")
         return super()._generate(_Metered().visit(source), *args, **kwargs)
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
@@ -143,7 +145,7 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         result = self.binop_table[operator](left, right)
         return result if type(result) is str and len(result) < limits.LONG_TEXT else limits.sized(result)
 
-    def call(__self, __context: jinja2.runtime.Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: B902, N805
+    def call(__self, __context: jinja2.runtime.Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         method = __obj
         if (receiver := getattr(method, "__self__", None)) is None:  # str.format comes wrapped
             method = getattr(__obj, "__wrapped__", None)
@@ -258,7 +260,7 @@ def _listed(value: Any) -> Any:
     return out
 
 
-def _comparing(function: Callable[..., Any]) -> Callable[..., Any]:
+def _comparing(function: Any) -> Callable[..., Any]:
     @functools.wraps(function)
     def comparing(*args: Any) -> Any:
         for one in args:
@@ -268,7 +270,7 @@ def _comparing(function: Callable[..., Any]) -> Callable[..., Any]:
     return comparing
 
 
-def _dividing(function: Callable[..., Any]) -> Callable[..., Any]:
+def _dividing(function: Any) -> Callable[..., Any]:
     """Of texts, `%` is formatting."""
 
     @functools.wraps(function)
