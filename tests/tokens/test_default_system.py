@@ -176,7 +176,7 @@ INVENTED = {  # source in front of CHATML, texts of the vendor, what becomes of 
     ),
     "in a variable called as ours, with tools only": (
         '{%- set default_system = "You are Vendor." %}'
-        "{%- if tools and messages[0].role != 'system' %}{{- default_system }}{%- endif %}",
+        + "{%- if tools and messages[0].role != 'system' %}{{- default_system }}{%- endif %}",
         True,
     ),
     "in a variable called as ours, of no use": (
@@ -326,7 +326,8 @@ def test_templates_of_others_are_given_a_default_or_refused(file: Path, text: st
 def test_any_default_is_taken_away_or_refused(given: str, where: str, trim: str, text: str) -> None:
     """Whatever the vendor's text is, where it is given, and whether blanks are trimmed."""
     block = json.dumps(f"<|im_start|>system\n{given}<|im_end|>\n", ensure_ascii=False)
-    head = f"{WITHOUT}{{%{trim} if {where} {trim}%}}\n {{{{{trim} {block} {trim}}}}}\n{{%{trim} endif {trim}%}}{{%- endif %}}"
+    written = f"{{%{trim} if {where} {trim}%}}\n {{{{{trim} {block} {trim}}}}}\n{{%{trim} endif {trim}%}}"
+    head = WITHOUT + written + "{%- endif %}"
     kept_or_refused(Template("invented", head + CHATML), text)
 
 

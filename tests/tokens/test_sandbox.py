@@ -52,7 +52,8 @@ HOSTILE = {
     "doubling a list": doubled("[1]", "ns.x + ns.x"),
     "doubling a nested list": doubled("[1]", "[ns.x, ns.x]"),
     "doubling a nested mapping": doubled("{}", "{'a': ns.x, 'b': ns.x}"),
-    "comparing nested lists": "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}"
+    "comparing nested lists": "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(60) %}"
+    "{% set ns.x = [ns.x, ns.x] %}"
     "{% set ns.y = [ns.y, ns.y] %}{% endfor %}{{ 1 if ns.x == ns.y }}",
     "doubling in a captured block": "{% set ns = namespace(x='ab') %}{% for i in range(99) %}"
     "{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}{% endfor %}{{ ns.x }}",
@@ -226,14 +227,14 @@ def test_long_conversations_are_within_the_limits(known: Template) -> None:
         {"role": "user", "content": "question " * 40},
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": "found " * 60},
-        {"role": "assistant", "content": "<think>\nhm\n</think>\n\n" + "answer " * 60},
+        {"role": "assistant", "content": "<think>\nhm\n</think>\n\n" + "replied " * 60},
     ]
     tools = [{**call, "function": {"name": f"f{n}", "parameters": {"type": "object"}}} for n in range(100)]
     plain = [m for m in turn if m["content"] and m["role"] != "tool"]
     if known.name in ("alpaca", "chatml"):
         turn, tools = plain, []
     messages = turn * (5000 // len(turn))
-    assert known.render(messages, tools).count("answer") == 60 * (5000 // len(turn))
+    assert known.render(messages, tools).count("replied") == 60 * (5000 // len(turn))
 
 
 def _trl() -> list[Path]:

@@ -353,7 +353,10 @@ CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "texts": ({"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": None, "unk_token": None}, {}),
     "objects": ({"eos_token": {"__type": "AddedToken", **END}, "added_tokens_decoder": {"151645": END}}, {}),
     "nothing": ({}, {}),
-    "an older map": ({"eos_token": "<|endoftext|>"}, {"special_tokens_map": {"eos_token": END, "bos_token": "<|im_start|>"}}),
+    "an older map": (
+        {"eos_token": "<|endoftext|>"},
+        {"special_tokens_map": {"eos_token": END, "bos_token": "<|im_start|>"}},
+    ),
     "a map that is not read": (
         {"eos_token": "<|endoftext|>", "added_tokens_decoder": {"151645": END}},
         {"special_tokens_map": {"eos_token": "<|im_end|>"}},
