@@ -175,8 +175,10 @@ INVENTED = {  # source in front of CHATML, texts of the vendor, what becomes of 
         True,
     ),
     "in a variable called as ours, with tools only": (
-        '{%- set default_system = "You are Vendor." %}'
-        + "{%- if tools and messages[0].role != 'system' %}{{- default_system }}{%- endif %}",
+        (
+            '{%- set default_system = "You are Vendor." %}'
+            "{%- if tools and messages[0].role != 'system' %}{{- default_system }}{%- endif %}"
+        ),
         True,
     ),
     "in a variable called as ours, of no use": (
