@@ -141,6 +141,8 @@ class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
         if operator != "+":
+            if operator == "%" and isinstance(left, str):
+                _refuse_probes(right, "%")
             limits.operands(operator, left, right)
         result = self.binop_table[operator](left, right)
         return result if type(result) is str and len(result) < limits.LONG_TEXT else limits.sized(result)
@@ -294,20 +296,20 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    _refuse_probes(value)
+    _refuse_probes(value, "tojson")
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
-def _refuse_probes(value: Any) -> None:
-    """json.dumps reads strings behind their back: a probe (probe.py) would not notice."""
+def _refuse_probes(value: Any, what: str) -> None:
+    """json.dumps and formatting read strings behind their back: a probe (probe.py) would not notice."""
     if isinstance(value, Probe):
-        raise ObservedError("tojson")
+        raise ObservedError(what)
     if isinstance(value, Mapping):
         value = value.values()
     elif not isinstance(value, (list, tuple)):
         return
     for one in value:
-        _refuse_probes(one)
+        _refuse_probes(one, what)
 
 
 def _raise_exception(message: str) -> NoReturn:
