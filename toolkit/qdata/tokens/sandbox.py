@@ -31,7 +31,8 @@ from qdata.tokens.probe import ObservedError, Probe
 _MISSING = ("urlize", "striptags", "wordwrap", "xmlattr")
 
 # Filters that count for a template; their names cannot be written in one.
-_STEP, _SIZED, _WEIGHED, _CONCAT = "spend steps", "pay its length", "pay its weight", "concatenate"
+_STEP, _SIZED, _SEARCHED, _WEIGHED = "spend steps", "pay its length", "pay a search", "pay its weight"
+_CONCAT = "concatenate"
 
 # Filters that look at a value's length or a few of its items; that hand its items on; and that do something with each.
 # All others may make a text of the value or compare what is in it.
@@ -87,7 +88,7 @@ class _Metered(NodeTransformer):
 
     def _body(self, node: Any) -> Any:
         call = 1 if isinstance(node, nodes.For) else 6  # what calling takes beside what is in it
-        price = nodes.Const(call + sum(1 for _ in node.find_all(nodes.Node)) // 8)
+        price = nodes.Const(call + sum(1 for _ in node.find_all(nodes.Node)) // 32)
         self.generic_visit(node)
         node.body.insert(0, nodes.ExprStmt(_filter(price, _STEP, node), lineno=node.lineno))
         if isinstance(node, nodes.For) and node.test is not None:  # asked of items that never reach the body
@@ -110,7 +111,7 @@ class _Metered(NodeTransformer):
             (operand,) = node.ops
             if operand.op in ("in", "notin"):
                 if isinstance(node.expr, nodes.Const):
-                    operand.expr = _filter(operand.expr, _SIZED, node)
+                    operand.expr = _filter(operand.expr, _SEARCHED, node)
                     return node
                 if isinstance(operand.expr, (nodes.List, nodes.Tuple)) and _written(operand.expr.items):
                     return node
@@ -217,7 +218,8 @@ def _environment() -> _Environment:
     for name in _MISSING:
         del environment.filters[name]
     environment.filters = {n: f if n in _CHEAP else _bounded(n, f) for n, f in environment.filters.items()}
-    environment.filters |= {_STEP: limits.spend, _SIZED: limits.sized, _WEIGHED: limits.weighed, _CONCAT: _concat}
+    environment.filters |= {_STEP: limits.spend, _SIZED: limits.sized, _SEARCHED: limits.searched}
+    environment.filters |= {_WEIGHED: limits.weighed, _CONCAT: _concat}
     environment.tests |= {n: _comparing(environment.tests[n]) for n in (*_COMPARING, ">=", "ge", "in")}
     environment.tests |= {n: _dividing(environment.tests[n]) for n in ("odd", "even", "divisibleby")}
     del environment.globals["lipsum"]
