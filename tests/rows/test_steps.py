@@ -15,8 +15,9 @@ from tests.test_schema import TEXT, conversation, conversations, frame, turn
 from qdata import plugin, schema
 from qdata.rows import steps
 from qdata.rows.steps.complete import Complete
-from qdata.rows.steps.placeholders import KNOWN, Placeholders, unfilled
+from qdata.rows.steps.placeholders import Placeholders, unfilled
 from qdata.rows.steps.strip import Strip
+from qdata.schema import PLACEHOLDER_NAMES
 
 PERSONA = {"name": {"zh": "沐雪", "en": "Muxue"}, "author": "Moemu $1 \\1"}
 SETTINGS: dict[str, dict[str, Any]] = {"placeholders": {"values": PERSONA}}  # a step that is not here needs none
@@ -158,7 +159,7 @@ def found(*texts: str | None, **more: Any) -> list[Any]:
     return unfilled(made.lazy()).collect().to_dicts()
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", PLACEHOLDER_NAMES)
 def test_the_finder_knows_every_spelling(name: str) -> None:
     """{{x}}, {{ X }} of each known placeholder, and <NAME>, <AUTHOR>; with the row and in order."""
     assert found(f"a {{{{{name}}}}} b", f"{{{{ {name.upper()} }}}}") == [
@@ -179,7 +180,7 @@ def test_the_finder_finds_what_the_filler_left() -> None:
 @given(WORDY)
 def test_after_filling_nothing_known_is_left(text: str) -> None:
     """With a value for every placeholder the finder knows, it finds nothing."""
-    values = dict.fromkeys(KNOWN, "v")
+    values = dict.fromkeys(PLACEHOLDER_NAMES, "v")
     assert found(filled(text, values)) == []
 
 

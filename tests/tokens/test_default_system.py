@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +145,192 @@ def test_what_cannot_be_taken_away_is_refused(name: str) -> None:
     changed = one.with_default_system("Mine.")
     assert "Vendor" not in changed.render(ASKED)
     assert changed.render(ASKED) == one.render([system("Mine."), *ASKED])
+
+
+WRITTEN = "'<|im_start|>system\\nYou are Vendor.<|im_end|>\\n'"
+WITHOUT = "{%- if messages[0].role != 'system' %}"
+INVENTED = {  # source in front of CHATML, texts of the vendor, what becomes of "none"
+    "only with tools": (WITHOUT + "{%- if tools %}{{- " + WRITTEN + " }}{%- endif %}{%- endif %}", True),
+    "only without tools": (WITHOUT + "{%- if not tools %}{{- " + WRITTEN + " }}{%- endif %}{%- endif %}", True),
+    "two of them": (
+        WITHOUT + "{%- if tools %}{{- 'You are Vendor, with tools.\\n' }}{%- else %}{{- " + WRITTEN + " }}{%- endif %}"
+        "{%- endif %}",
+        True,
+    ),
+    "one within the other": (
+        WITHOUT
+        + "{%- if tools %}{{- 'You are Vendor. So.' }}{%- else %}{{- 'You are Vendor.' }}{%- endif %}{%- endif %}",
+        True,
+    ),
+    "its newline eaten": (WITHOUT + "{{- '<|im_start|>system\\nYou are Vendor.<|im_end|>' -}}\n\n{%- endif %}", True),
+    "another end": (WITHOUT + "{{- '<|im_start|>system\\nYou are Vendor.<|im_end|>  ' }}{%- endif %}", True),
+    "in plain text, trimmed": (
+        WITHOUT + "\n<|im_start|>system\nYou are Vendor.<|im_end|>\n\n{%- else -%}\n{%- endif %}",
+        False,
+    ),
+    "in a variable at the top": (
+        "{%- set d = 'You are Vendor.' %}"
+        + WITHOUT
+        + "{{- '<|im_start|>system\\n' + d + '<|im_end|>\\n' }}{%- endif %}",
+        True,
+    ),
+    "in a variable called as ours, with tools only": (
+        (
+            '{%- set default_system = "You are Vendor." %}'
+            "{%- if tools and messages[0].role != 'system' %}{{- default_system }}{%- endif %}"
+        ),
+        True,
+    ),
+    "in a variable called as ours, of no use": (
+        '{%- set default_system = "You are nobody." %}' + WITHOUT + "{{- " + WRITTEN + " }}{%- endif %}",
+        True,
+    ),
+    "by concatenation": (
+        WITHOUT + "{{- '<|im_start|>system\\nYou are ' ~ 'Vendor.<|im_end|>\\n' }}{%- endif %}",
+        False,
+    ),
+    "only while thinking": (WITHOUT + "{%- if enable_thinking %}{{- " + WRITTEN + " }}{%- endif %}{%- endif %}", True),
+    "only in a longer talk": (
+        WITHOUT + "{%- if messages|length > 2 %}{{- " + WRITTEN + " }}{%- endif %}{%- endif %}",
+        True,
+    ),
+    "an apostrophe in a comment": ("{#- don't -#}" + WITHOUT + "{{- " + WRITTEN + " }}{%- endif %}", True),
+    "its length is told with every system message": (
+        "{%- set d = 'You are Vendor.' %}"
+        + WITHOUT
+        + "{{- '[' + d + ']' }}{%- else %}{{- '[' + messages[0].content + ']' }}"
+        "{%- set messages = messages[1:] %}{%- endif %}{{- d|length }}",
+        False,
+    ),
+    "written again in parts": (
+        "{%- set unused = 'You are Vendor.' %}" + WITHOUT + "{{- '[' + 'You are ' + 'Vendor.' + ']' }}{%- endif %}",
+        False,
+    ),
+    "none at all": ("", True),
+    "with every conversation": ("{{- 'You are Vendor.' }}", None),
+    "takes no system message": (
+        "{%- if messages[0].role == 'system' %}{{- raise_exception('no') }}{%- endif %}",
+        False,
+    ),
+    "passes a system message over": (
+        "{{- 'You are Vendor.' }}{%- if messages[0].role == 'system' %}{%- set messages = messages[1:] %}{%- endif %}",
+        False,
+    ),
+}
+
+
+def said(one: Template, messages: list[Message], tools: Any, prompt: bool, thinking: bool | None) -> str | None:
+    """What a template makes of a conversation; None where it refuses."""
+    try:
+        return one.render(messages, tools, add_generation_prompt=prompt, enable_thinking=thinking)
+    except QdataError:
+        return None
+
+
+def cases() -> Iterator[tuple[list[Message], Any, bool, bool | None]]:
+    """Conversations without a system message in every setting a server may be asked for."""
+    yield from itertools.product((ASKED, TALK, TALK[:2]), (None, TOOLS), (True, False), (None, True, False))
+
+
+def kept_or_refused(one: Template, text: str) -> bool:
+    """Whether a default is accepted, which it may only be with the law kept; a refusal names template and reason."""
+    try:
+        changed = one.with_default_system(text)
+    except QdataError as error:
+        assert f"template {one.name}: " in str(error)
+        assert ": it" in str(error) or "cannot be" in str(error)
+        return False
+    for messages, *settings_ in cases():
+        for own in ("Mine.", "", "你是沐雪。"):
+            sent = [system(own), *messages]
+            assert said(changed, sent, *settings_) == said(one, sent, *settings_)
+        got = said(changed, messages, *settings_)
+        if text != "none":
+            assert got == said(one, [system(text), *messages], *settings_)
+            assert changed.default_system is not None
+            continue
+        before = said(one, messages, *settings_)
+        assert (got is None) is (before is None)
+        if got is not None and before is not None:  # what went stood in one place, and no message with it
+            behind = next(n for n in range(len(got) + 1) if before.startswith(got[: len(got) - n]))
+            assert behind == 0 or before.endswith(got[-behind:])
+            assert all(got.count(m["content"]) <= before.count(m["content"]) for m in messages)
+            assert "Vendor" not in got
+        assert changed.default_system is None
+    return True
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "none"])
+@pytest.mark.parametrize("name", INVENTED)
+def test_any_template_is_given_a_default_or_refused(name: str, text: str) -> None:
+    """Whatever way a vendor writes its own: the law is kept, or the template is refused with the reason."""
+    source, removable = INVENTED[name]
+    one = Template("invented", source + CHATML)
+    if name == "with every conversation":  # no default: it stands there whatever is sent
+        assert one.default_system is None
+        assert one.with_default_system("none").render(ASKED) == one.render(ASKED)
+        return
+    taken = kept_or_refused(one, text)
+    if text == "none":
+        assert taken is removable
+    else:
+        assert taken is ("system message" not in name or "length" in name)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (
+            "its length is told with every system message",
+            "a conversation with a system message changes|more than the text",
+        ),
+        ("written again in parts", "the text is still there"),
+        ("by concatenation", "the text is still there"),
+        ("takes no system message", "shows no system message"),
+    ],
+)
+def test_a_refusal_says_why(name: str, reason: str) -> None:
+    """In words of the template."""
+    with pytest.raises(QdataError, match=reason):
+        Template("invented", INVENTED[name][0] + CHATML).with_default_system("none")
+
+
+def test_a_default_given_with_tools_only_is_told() -> None:
+    """It is what a conversation with tools reads; without, there is none."""
+    one = Template("invented", INVENTED["only with tools"][0] + CHATML)
+    assert one.default_system is not None
+    assert "You are Vendor." in one.default_system
+
+
+def _trl() -> list[Path]:
+    spec = importlib.util.find_spec("trl")
+    return sorted((Path(spec.origin).parent / "chat_templates").glob("*.jinja")) if spec and spec.origin else []
+
+
+@pytest.mark.parametrize("text", ["You are Muxue.", "none"])
+@pytest.mark.parametrize("file", _trl(), ids=lambda file: file.stem)
+def test_templates_of_others_are_given_a_default_or_refused(file: Path, text: str) -> None:
+    """Of every model that TRL knows a template of."""
+    tokens = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    taken = kept_or_refused(Template(file.stem, file.read_text(encoding="utf-8"), variables=tokens), text)
+    assert taken or not file.stem.startswith(("qwen2_5", "qwen3_instruct", "llama3")) or text == "none"
+
+
+@given(
+    given=st.text("abc <|>'\"\n\\{}%", min_size=1, max_size=8).filter(
+        lambda t: t.strip() and "{" not in t and "%" not in t
+    ),
+    where=st.sampled_from(["tools", "not tools", "true", "messages|length > 1"]),
+    trim=st.sampled_from(["", "-"]),
+    text=st.sampled_from(["none", *TEXTS]),
+)
+@settings(max_examples=120, deadline=None)
+def test_any_default_is_taken_away_or_refused(given: str, where: str, trim: str, text: str) -> None:
+    """Whatever the vendor's text is, where it is given, and whether blanks are trimmed."""
+    block = json.dumps(f"<|im_start|>system\n{given}<|im_end|>\n", ensure_ascii=False)
+    written = f"{{%{trim} if {where} {trim}%}}\n {{{{{trim} {block} {trim}}}}}\n{{%{trim} endif {trim}%}}"
+    head = WITHOUT + written + "{%- endif %}"
+    kept_or_refused(Template("invented", head + CHATML), text)
 
 
 def run(*words: str) -> str:

@@ -13,8 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qdata import pipeline
 from qdata.errors import QdataError
-from qdata.tokens.template import Template
+from qdata.part import Rendering
+from qdata.recipe import DataRecipe
+from qdata.tokens.template import Template, of_tokenizer, special_tokens
 
 FOLDER = Path(__file__).parents[2] / "templates"
 OURS = sorted(file.stem for file in FOLDER.glob("*.jinja"))
@@ -326,3 +329,122 @@ def test_tojson_is_the_servers(transformers_tokenizer: Any) -> None:
         assert json.loads(template.render(messages, [value]).split("|")[0]) if "|" not in str(value) else True
 
     law()
+
+
+# The tokenizer's special tokens, and the template that lies with it.
+
+
+WRITES = (
+    "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}[{{ mask_token }}{{ nothing }}]"
+)
+
+
+def folder(directory: Path, qwen2: Path, config: dict[str, Any], **more: Any) -> Path:
+    """A tokenizer folder with this configuration, and other JSON files by their stem."""
+    directory.mkdir()
+    (directory / "tokenizer.json").write_bytes((qwen2 / "tokenizer.json").read_bytes())
+    for stem, content in {"tokenizer_config": config, **more}.items():
+        (directory / f"{stem}.json").write_text(json.dumps(content), encoding="utf-8")
+    return directory
+
+
+END: dict[str, Any] = {"content": "<|im_end|>", "lstrip": False, "normalized": False, "rstrip": False, "special": True}
+CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "texts": ({"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": None, "unk_token": None}, {}),
+    "objects": ({"eos_token": {"__type": "AddedToken", **END}, "added_tokens_decoder": {"151645": END}}, {}),
+    "nothing": ({}, {}),
+    "an older map": (
+        {"eos_token": "<|endoftext|>"},
+        {"special_tokens_map": {"eos_token": END, "bos_token": "<|im_start|>"}},
+    ),
+    "a map that is not read": (
+        {"eos_token": "<|endoftext|>", "added_tokens_decoder": {"151645": END}},
+        {"special_tokens_map": {"eos_token": "<|im_end|>"}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_special_tokens_are_read_as_transformers_does(name: str, qwen2: Path, tmp_path: Path) -> None:
+    """As text, as objects, from the older map; and a template that writes them says what a server says."""
+    transformers = pytest.importorskip("transformers")
+    config, more = CONFIGS[name]
+    directory = folder(tmp_path / "tokenizer", qwen2, {"tokenizer_class": "Qwen2Tokenizer", **config}, **more)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    found = special_tokens(directory)
+    assert found == tokenizer.special_tokens_map
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    assert Template("writes", WRITES, variables=found).render(messages) == server(
+        tokenizer, WRITES, messages, None, False
+    )
+
+
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3", "built"])
+def test_special_tokens_of_real_tokenizers(name: str, request: pytest.FixtureRequest) -> None:
+    """Of the published ones, and of one built from the embedded vocabulary."""
+    transformers = pytest.importorskip("transformers")
+    directory = request.getfixturevalue("qwen2" if name == "built" else "real_tokenizers")
+    directory = directory if name == "built" else directory / name
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    assert special_tokens(directory) == tokenizer.special_tokens_map
+    assert special_tokens(directory)["eos_token"] == "<|im_end|>"
+    messages = [{"role": "user", "content": "a"}]
+    one = Template("writes", WRITES, variables=special_tokens(directory))
+    assert one.render(messages) == server(tokenizer, WRITES, messages, None, False)
+
+
+def test_a_stop_token_may_be_the_tokenizers(qwen2: Path, tmp_path: Path) -> None:
+    """`{{ eos_token }}` behind an answer is found once the tokenizer is known; before, the message says what to do."""
+    file = tmp_path / "llama.jinja"
+    file.write_text("{% for message in messages %}{{ message.content }}{{ eos_token }}{% endfor %}", encoding="utf-8")
+    with pytest.raises(QdataError, match=r"no stop token.*name the tokenizer with --tokenizer"):
+        Template.load(str(file))
+    assert Template.load(str(file), {"eos_token": "</s>"}).stop == "</s>"
+    recipe = DataRecipe(template=str(file), tokenizer=str(qwen2))
+    template, _ = pipeline._template_and_tokenizer(recipe, tmp_path, tmp_path / "cache")
+    assert (template.stop, template.variables["eos_token"]) == ("<|im_end|>", "<|im_end|>")
+
+
+def test_special_tokens_are_in_the_key(qwen2: Path, tmp_path: Path) -> None:
+    """Another eos_token, another result; an entry that changes nothing, the same."""
+    keys = []
+    for number, config in enumerate(({"eos_token": "<|im_end|>"}, {"eos_token": "<|endoftext|>"}, {"padding": 1})):
+        config = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<|im_end|>", **config}
+        directory = folder(tmp_path / str(number), qwen2, config)
+        recipe = DataRecipe(template="qwen2", tokenizer=str(directory))
+        template, _ = pipeline._template_and_tokenizer(recipe, tmp_path, tmp_path / "cache")
+        keys.append(json.dumps(Rendering(template, directory, "same").facts, sort_keys=True))
+    assert keys[0] == keys[2] != keys[1]
+
+
+TALKS = "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+
+
+def test_the_template_of_a_tokenizer(qwen2: Path, tmp_path: Path) -> None:
+    """Under one name or several; one that a server would take only with tools is refused, as is none at all."""
+
+    def of(number: int, chat_template: Any) -> Template:
+        return of_tokenizer(folder(tmp_path / str(number), qwen2, {"chat_template": chat_template}))
+
+    named = {"name": "default", "template": TALKS}
+    assert of(1, TALKS).source == of(2, [named, {"name": "rag", "template": "x"}]).source == TALKS
+    assert of(3, [named, {"name": "tool_use", "template": TALKS}]).source == TALKS
+    with pytest.raises(QdataError, match=r"default and tool_use, and a server takes the second"):
+        of(4, [named, {"name": "tool_use", "template": TALKS + "tools"}])
+    with pytest.raises(QdataError, match=r"no chat template called default \(only rag\)"):
+        of(5, [{"name": "rag", "template": "x"}])
+    with pytest.raises(QdataError, match="no chat template; name one with --template"):
+        of(6, None)
+    more = tmp_path / "1/additional_chat_templates"
+    more.mkdir()
+    (more / "tool_use.jinja").write_text("other", encoding="utf-8")
+    with pytest.raises(QdataError, match="default and tool_use"):
+        of_tokenizer(tmp_path / "1")
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"eos_token": 3}'])
+def test_a_broken_configuration_is_a_message(content: bytes, tmp_path: Path) -> None:
+    """That names the folder."""
+    (tmp_path / "tokenizer_config.json").write_bytes(content)
+    with pytest.raises(QdataError, match=re.escape(str(tmp_path))):
+        special_tokens(tmp_path)

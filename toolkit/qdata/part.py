@@ -52,7 +52,7 @@ class Rendering:
     def facts(self) -> list[Any]:
         """For the cache key."""
         rest = [self.tokenizer_sha256, self.think, self.specials, self.split_over]
-        return [self.template.sha256, self.template.stop, *rest]
+        return [self.template.sha256, self.template.stop, dict(self.template.variables), *rest]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from qdata.rows import catalog, detect, formats, provenance, source, steps
 from qdata.rows.steps.complete import Complete
 from qdata.rows.steps.placeholders import Placeholders
 from qdata.tokens import locate
-from qdata.tokens.template import Template, of_tokenizer
+from qdata.tokens.template import Template, of_tokenizer, special_tokens
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,14 @@ def _template_and_tokenizer(recipe: DataRecipe, base: Path, cache: Path) -> tupl
         template = of_tokenizer(tokenizer.directory)
     else:
         name = recipe.template
-        template = Template.load(str(base / name) if name.endswith(".jinja") else name)
-        tokenizer = locate.locate(recipe.tokenizer, template.tokenizer, cache, template.name)
+        name = str(base / name) if name.endswith(".jinja") else name
+        if recipe.tokenizer is None:
+            template = Template.load(name)
+            tokenizer = locate.locate(None, template.tokenizer, cache, template.name)
+            template = dataclasses.replace(template, variables=special_tokens(tokenizer.directory))
+        else:  # what ends an answer of a template may be the tokenizer's eos_token
+            tokenizer = locate.locate(recipe.tokenizer, None, cache)
+            template = Template.load(name, special_tokens(tokenizer.directory))
     return template.with_default_system(recipe.default_system), tokenizer
 
 

@@ -78,8 +78,8 @@ def tokens(*, weighted: bool) -> pa.Schema:
 
 
 # Names that identity sets are known to leave open. Other braces are left alone: answers about jinja have them too.
-_OPEN = ("name", "author", "ai_nickname", "master_nickname", "model_name", "model_author")
-PLACEHOLDER = r"\{\{\s*(?i:" + "|".join(_OPEN) + r")\s*\}\}|<(?:NAME|AUTHOR)>"
+PLACEHOLDER_NAMES = ("name", "author", "ai_nickname", "master_nickname", "model_name", "model_author")
+PLACEHOLDER = r"\{\{\s*(?i:" + "|".join(PLACEHOLDER_NAMES) + r")\s*\}\}|<(?:NAME|AUTHOR)>"
 
 _CONTENT = ("messages", "tools", "chosen", "rejected", "label", "text")
 

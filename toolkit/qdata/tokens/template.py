@@ -1,32 +1,27 @@
-"""A jinja chat template: read, given a default system prompt, compiled, hashed.
+"""A jinja chat template: read, given a default system prompt and the tokenizer's special tokens, rendered, hashed.
 
-The text held here is the text that is saved with the model and that a server renders. The environment is the one
-servers use (transformers' `apply_chat_template`): sandboxed, trimmed blocks, loop controls, `raise_exception`,
-`strftime_now`, and a `tojson` that neither escapes HTML nor sorts keys.
+The text held here is the text that is saved with the model and that a server renders; sandbox.py renders it as a
+server does.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jinja2
-import jinja2.ext
 import jinja2.nodes
-import jinja2.sandbox
 
 from qdata.errors import QdataError, did_you_mean
 from qdata.paths import shipped
-from qdata.tokens import default_system
-from qdata.tokens.probe import ObservedError, Probe
+from qdata.tokens import default_system, sandbox
+from qdata.tokens.probe import ObservedError
 
 SHIPPED = shipped("templates")
 _HEADER = re.compile(r"\A\{#-?\s*qdata\n(.*?)-?#\}", re.DOTALL)
@@ -51,25 +46,32 @@ class Template:
     stop: str = "<|im_end|>"  # what ends an answer; trained with it
     tokenizer: str | None = None  # hub id of the tokenizer it was written for
     about: str = ""  # what it follows, in words
+    variables: Mapping[str, str] = field(default_factory=dict, hash=False)  # the tokenizer's: bos_token, eos_token, …
 
     @classmethod
-    def load(cls, name: str) -> Template:
-        """A template by its name in templates/, or a `.jinja` file. Raises QdataError when it is neither or broken."""
+    def load(cls, name: str, variables: Mapping[str, str] | None = None) -> Template:
+        """A template by its name in templates/, or a `.jinja` file. Raises QdataError when it is neither or broken.
+
+        `variables` are the special tokens of the tokenizer it will be used with (`special_tokens`), as a server
+        passes them. One that is not among them is undefined: jinja writes nothing for it.
+        """
         ours = {file.stem: file for file in SHIPPED.glob("*.jinja")}
         if name.endswith(".jinja"):
             if not Path(name).is_file():
                 raise QdataError(f"{name}: no such template file")
-            try:
-                source, label = Path(name).read_text(encoding="utf-8"), Path(name).stem
-            except UnicodeDecodeError as error:
-                raise QdataError(f"{name}: not UTF-8 ({error.reason} at byte {error.start + 1})") from None
+            source, label = _text(Path(name)), Path(name).stem
         elif name in ours:
             source, label = ours[name].read_text(encoding="utf-8"), name
         else:
             raise QdataError(f"no template is called {name!r}.{did_you_mean(name, ours)} A path ends in .jinja.")
         declared = _declared(source, name)
         template = cls(
-            label, source, declared.get("stop", cls.stop), declared.get("tokenizer"), declared.get("follows", "")
+            label,
+            source,
+            declared.get("stop", cls.stop),
+            declared.get("tokenizer"),
+            declared.get("follows", ""),
+            variables or {},
         )
         return _checked(template, name)
 
@@ -100,20 +102,18 @@ class Template:
         Raises QdataError with the template's own complaint.
         """
         switch = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+        given = {"messages": list(messages), "tools": tools or None, "add_generation_prompt": add_generation_prompt}
         try:
-            return self._compiled().render(
-                messages=list(messages), tools=tools or None, add_generation_prompt=add_generation_prompt, **switch
-            )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise QdataError(f"template {self.name}: {error}") from None
-
-    def _compiled(self) -> jinja2.Template:
-        return _compile(self.source)
+            return sandbox.render(self.source, {**self.variables, **given, **switch})
+        except ObservedError:
+            raise
+        except Exception as error:  # a template is a stranger's program: it may raise anything
+            raise QdataError(f"template {self.name}: {_told(error)}") from None
 
     @property
     def transparent(self) -> bool:
         """Whether every use of a message's text in it can be observed by a probe (see probe.py)."""
-        tree = _environment().parse(self.source)
+        tree = sandbox.parse(self.source)
         if any(True for _ in tree.find_all(_CAPTURES)):
             return False
         if not {node.name for node in tree.find_all(jinja2.nodes.Filter)} <= _TRANSPARENT_FILTERS:
@@ -160,25 +160,91 @@ def _sees_operands(compare: jinja2.nodes.Compare) -> bool:
 def of_tokenizer(directory: Path) -> Template:
     """The template that lies with a tokenizer: `chat_template.jinja`, else `chat_template` in tokenizer_config.json.
 
-    Raises QdataError when there is none.
+    Of several under names it is the one called `default`. Where there is another one called `tool_use`, a server takes
+    that for conversations with tools; one template is saved with a model, so this is refused.
+    Raises QdataError when there is none, too.
     """
-    file, config = directory / "chat_template.jinja", directory / "tokenizer_config.json"
-    source: Any = file.read_text(encoding="utf-8") if file.is_file() else None
-    if source is None and config.is_file():
-        source = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
+    file, more = directory / "chat_template.jinja", directory / "additional_chat_templates"
+    source: Any = _text(file) if file.is_file() else _config(directory).get("chat_template")
+    named: dict[str, Any] = {one.stem: _text(one) for one in sorted(more.glob("*.jinja"))}
     if isinstance(source, list):  # several under names
-        source = next((one["template"] for one in source if one["name"] == "default"), None)
+        named |= {str(one.get("name")): one.get("template") for one in source if isinstance(one, dict)}
+        source = named.get("default")
     if not isinstance(source, str):
-        raise QdataError(f"{directory}: its tokenizer has no chat template; name one with --template")
-    return _checked(Template("tokenizer", source), str(directory))
+        others = f" called default (only {', '.join(sorted(named))})" if named else ""
+        raise QdataError(f"{directory}: its tokenizer has no chat template{others}; name one with --template")
+    if named.get("tool_use", source) != source:
+        raise QdataError(
+            f"{directory}: its tokenizer has two chat templates, default and tool_use, and a server takes the second "
+            f"where tools are given; one is saved with a model. Write the one you mean to a file, or both with "
+            f"{{% if tools %}} around them, and name that with --template FILE.jinja"
+        )
+    return _checked(Template("tokenizer", source, variables=special_tokens(directory)), str(directory))
+
+
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_QWEN = dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>")
+
+
+def special_tokens(directory: Path) -> dict[str, str]:
+    """The special tokens of a tokenizer folder by name, as transformers gives them to a chat template.
+
+    They stand in tokenizer_config.json, as text or as `{"content": …}`; in older folders (without
+    `added_tokens_decoder` there) special_tokens_map.json overrides them. What a Qwen tokenizer does not say is
+    `<|endoftext|>`, as in transformers' Qwen2Tokenizer; `null` says there is none.
+    Follows `special_tokens_map` of transformers 5 (tokenization_utils_base.py). Raises QdataError for broken files.
+    """
+    config = _config(directory)
+    told = dict(_QWEN) if str(config.get("tokenizer_class")).startswith("Qwen2Tokenizer") else {}
+    told |= config
+    if "added_tokens_decoder" not in config:
+        told |= _config(directory, "special_tokens_map.json")
+    tokens = {name: told.get(name) for name in SPECIAL_TOKENS}
+    out: dict[str, str] = {}
+    for name, token in tokens.items():
+        text = token.get("content") if isinstance(token, dict) else token
+        if isinstance(text, str):
+            out[name] = text
+        elif token is not None:
+            raise QdataError(f"{directory}: {name} of its tokenizer: wanted text, got {token!r}")
+    return out
+
+
+def _config(directory: Path, name: str = "tokenizer_config.json") -> dict[str, Any]:
+    """What a JSON file of a tokenizer folder holds; nothing where it is not there."""
+    file = directory / name
+    if not file.is_file():
+        return {}
+    try:
+        config = json.loads(_text(file))
+    except ValueError as error:
+        raise QdataError(f"{file}: not valid JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise QdataError(f"{file}: wanted an object, got {type(config).__name__}")
+    return config
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise QdataError(f"{file}: not UTF-8 ({error.reason} at byte {error.start + 1})") from None
+
+
+def _told(error: Exception) -> str:
+    """What a template raised, in words: its own complaints as they are, Python's with their kind."""
+    known = isinstance(error, (jinja2.TemplateError, TypeError, ValueError))
+    return str(error) if known else f"{type(error).__name__}: {error}"
 
 
 def _checked(template: Template, label: str) -> Template:
     """The template if it compiles, with the stop token it writes where its header does not name one."""
     try:
-        template._compiled()
+        sandbox.compiled(template.source)
     except jinja2.TemplateSyntaxError as error:
         raise QdataError(f"{label}, line {error.lineno}: {error.message}") from None
+    except jinja2.TemplateError as error:
+        raise QdataError(f"{label}: {error}") from None
     return template if _HEADER.match(template.source) else replace(template, stop=_stop_of(template))
 
 
@@ -190,52 +256,7 @@ def _stop_of(template: Template) -> str:
     if not stop:
         raise QdataError(
             f"template {template.name}: no stop token such as <|im_end|> behind an answer, it ends "
-            f"{text.rpartition(said)[2][:40]!r}. What ends an answer must be trained; declare it in a header comment."
+            f"{text.rpartition(said)[2][:40]!r}. What ends an answer must be trained; declare it in a header comment. "
+            f"If it is the tokenizer's eos_token, name the tokenizer with --tokenizer DIR|HUB_ID."
         )
     return stop.group(1)
-
-
-@functools.lru_cache(maxsize=16)
-def _compile(source: str) -> jinja2.Template:
-    return _environment().from_string(source)
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
-    return environment
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    _refuse_probes(value)
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _refuse_probes(value: Any) -> None:
-    """json.dumps reads strings behind their back: a probe (probe.py) would not notice."""
-    if isinstance(value, Probe):
-        raise ObservedError("tojson")
-    if isinstance(value, Mapping):
-        value = value.values()
-    elif not isinstance(value, (list, tuple)):
-        return
-    for one in value:
-        _refuse_probes(one)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.now().strftime(pattern)
