@@ -330,6 +330,22 @@ def test_tools_that_a_template_does_not_show_are_not_lost_in_silence(what: str, 
     assert render(Template.load("qwen3"), frame).pieces["index"].n_unique() == 4
 
 
+def test_bare_tools_are_shown_as_a_server_shows_them() -> None:
+    """OpenAI's protocol, through which servers get tools, knows them wrapped only; data sets list them bare too."""
+    bare = {"name": "look", "parameters": {"type": "object", "properties": {"type": {}}}}
+    chat: list[Message] = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    template = Template.load("qwen2_5")
+    wanted = [{"type": "function", "function": bare}]
+    for listed in ([bare], wanted):
+        (sample,) = (
+            render(template, frame_of([(chat, json.dumps(listed))])).pieces.group_by("sample").agg("text").rows()
+        )
+        assert "".join(sample[1]) == template.render(chat, wanted)
+    for odd in ([{"type": "web_search"}], [{"type": "retrieval", "name": "docs"}]):
+        (sample,) = render(template, frame_of([(chat, json.dumps(odd))])).pieces.group_by("sample").agg("text").rows()
+        assert "".join(sample[1]) == template.render(chat, odd)
+
+
 def test_untrained_answers_stay_in_the_text() -> None:
     """`train: false` takes an answer out of training, not out of the history."""
     messages = [

@@ -200,7 +200,7 @@ def _by_row(template: Template, group: pl.DataFrame, think: str) -> tuple[pl.Dat
         if think in thinking.REMOVES:
             emptied += sum(thinking.emptied(m, thinking.without(m)) for m in said if m["role"] == "assistant")
         try:
-            samples = pieces(template, said, json.loads(tools) if tools else None, think)
+            samples = pieces(template, said, wrapped(json.loads(tools)) if tools else None, think)
         except QdataError as error:
             refused.append(f"{row}: {error}")
             continue
@@ -212,6 +212,17 @@ def _by_row(template: Template, group: pl.DataFrame, think: str) -> tuple[pl.Dat
         more = f" ({len(refused) - 1:,} more rows of this part cannot be rendered either)" if len(refused) > 1 else ""
         raise QdataError(refused[0] + more)
     return pl.DataFrame(dict(zip(PIECES.names(), columns, strict=True)), schema=PIECES), emptied
+
+
+def wrapped(tools: Any) -> Any:
+    """Tools as every server hands them to the template, which takes them in OpenAI's wrapping only.
+
+    Data sets also list bare functions; what is no list of objects with a name stays as it is.
+    """
+    if not isinstance(tools, list):
+        return tools
+    bare = (isinstance(tool, dict) and "name" in tool and not tool.keys() & {"type", "function"} for tool in tools)
+    return [{"type": "function", "function": tool} if b else tool for tool, b in zip(tools, bare, strict=True)]
 
 
 def plain(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -151,7 +151,7 @@ class Conversation:
         messages = _plain(row["messages"])
         if self.think in ("strip", "empty_masked", "empty_trained"):
             messages = [_without_reasoning(m) for m in messages]
-        tools = json.loads(row["tools"]) if row["tools"] else None
+        tools = _as_sent(json.loads(row["tools"])) if row["tools"] else None
         self.forged = False
         if manifest["specials"] == "text":
             messages, tools, self.forged = server.quoted(messages, tools)
@@ -213,6 +213,15 @@ def _without_reasoning(message: dict[str, Any]) -> dict[str, Any]:
     bare = {k: v for k, v in message.items() if k != "reasoning_content"} | {"content": content}
     said_more = content != message["content"] or message.get("reasoning_content")
     return bare | {"train": False} if said_more and not (content.strip() or message.get("tool_calls")) else bare
+
+
+def _as_sent(tools: Any) -> Any:
+    """Tools as a client sends them: OpenAI's protocol knows no bare functions."""
+    sent = []
+    for tool in tools if isinstance(tools, list) else ():
+        is_bare = isinstance(tool, dict) and "name" in tool and "function" not in tool and "type" not in tool
+        sent.append({"type": "function", "function": tool} if is_bare else tool)
+    return sent or tools
 
 
 def _plain(messages: Messages) -> Messages:
