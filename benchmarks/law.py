@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 IGNORED = -100
@@ -97,8 +98,11 @@ class Law:
         """Text of tokens, control tokens included."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
-    def turns(self, name: str, row: Mapping[str, Any]) -> list[Turn]:
-        """The assistant turns of a row in the OpenAI layout."""
+    def turns(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Turn]]:
+        """The assistant turns of rows in the OpenAI layout, by the rows' keys; each first user text is unique."""
+        return {self.row_key(row): self._turns(f"row {number}", row) for number, row in enumerate(rows)}
+
+    def _turns(self, name: str, row: Mapping[str, Any]) -> list[Turn]:
         out = []
         for at, message in enumerate(row["messages"]):
             if message["role"] == "assistant":
@@ -138,9 +142,7 @@ class Law:
     def stretches(self, ids: list[int], labels: list[int]) -> dict[int, Seen]:
         """The trained stretch of the n-th assistant turn of a sequence, for each that has one."""
         starts = [i for i, token in enumerate(ids) if token == self.header[0]] + [len(ids)]
-        heads = [
-            (a, b) for a, b in zip(starts, starts[1:], strict=False) if ids[a : a + len(self.header)] == self.header
-        ]
+        heads = [(a, b) for a, b in pairwise(starts) if ids[a : a + len(self.header)] == self.header]
         inside = {i for a, b in heads for i in range(a, b)}
         leaks = [i for i, label in enumerate(labels) if label != IGNORED and i not in inside]
         out = {}
@@ -223,9 +225,8 @@ def _severity(flaws: list[str]) -> tuple[bool, int]:
     return any(f.startswith(("prompt", "answer")) for f in flaws), len(flaws)
 
 
-def score(law: Law, rows: Sequence[Mapping[str, Any]], sequences: Iterable[tuple[list[int], list[int]]]) -> Score:
-    """Counts a tool's output against the rows it was given. Each row's first user text is unique."""
-    turns = {law.row_key(row): law.turns(f"row {n}", row) for n, row in enumerate(rows)}
+def score(law: Law, turns: Mapping[str, list[Turn]], sequences: Iterable[tuple[list[int], list[int]]]) -> Score:
+    """Counts a tool's output against the turns of the rows it was given, by the rows' keys."""
     found: dict[tuple[str, int], list[Seen]] = {}
     result = Score()
     for ids, labels in sequences:

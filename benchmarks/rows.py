@@ -1,7 +1,8 @@
 """The rows that every tool is given, in each layout that some tool wants, written to a folder.
 
-`messages`: OpenAI's, with `reasoning_content`, `tool_calls` and `train`. `inline`: the same with the reasoning in the
-content, as `<think>…</think>`, and `loss` for `train`. `sharegpt` and `alpaca`: as LLaMA-Factory reads them.
+`messages`: OpenAI's, with `reasoning_content`, `tool_calls` and `train`. `swift`: as ms-swift documents it, reasoning
+in the content as `<think>…</think>`, a message of its own for a tool call, tools as JSON text, `loss` for `train`.
+`sharegpt` and `alpaca`: as LLaMA-Factory reads them.
 A set is taken as published where it is published in one of them (`native`).
 """
 
@@ -106,13 +107,19 @@ def messages(row: Row) -> Row:
     return {"messages": out, "tools": tools} if tools else {"messages": out}
 
 
-def _inline(row: Row) -> Row:
-    out = []
+def _swift(row: Row) -> Row:
+    out: list[Row] = []
     for m in row["messages"]:
-        kept = {key: value for key, value in m.items() if key not in ("reasoning_content", "train")}
-        kept["content"] = _with_think(m)
-        out.append(kept | ({"loss": m["train"]} if "train" in m else {}))
-    return row | {"messages": out}
+        loss = {"loss": m["train"]} if "train" in m else {}
+        calls = m.get("tool_calls") or []
+        if not calls or _with_think(m):
+            role = "tool_response" if m["role"] == "tool" else m["role"]
+            out.append({"role": role, "content": _with_think(m)} | loss)
+        for call in calls:
+            text = json.dumps(call["function"], ensure_ascii=False)
+            out.append({"role": "tool_call", "content": text} | loss)
+    tools = {"tools": json.dumps(row["tools"], ensure_ascii=False)} if row.get("tools") else {}
+    return {"messages": out} | tools
 
 
 def _with_think(message: Row) -> str:
@@ -136,12 +143,10 @@ def _sharegpt(row: Row) -> Row:
             turns.append({"from": "function_call", "value": _with_think(m) + calls})
         else:
             turns.append({"from": names[m["role"]], "value": _with_think(m)})
-    return {"conversations": turns, "tools": json.dumps(row.get("tools") or [], ensure_ascii=False)}
+    return {"conversations": turns, "tools": json.dumps(row["tools"], ensure_ascii=False) if row.get("tools") else ""}
 
 
-def write(
-    rows: Rows, data: Path, folder: Path, model: str, key: Callable[[Row], str], limit: int | None
-) -> list[Row]:
+def write(rows: Rows, data: Path, folder: Path, model: str, key: Callable[[Row], str], limit: int | None) -> list[Row]:
     """Writes every layout of a set to a folder; returns its rows in the OpenAI layout.
 
     Rows are known by their first user text in the outputs: one that comes again is left out, as are rows with
@@ -160,7 +165,7 @@ def write(
             break
     layouts = {
         "messages": plain,
-        "inline": [_inline(row) for row in plain],
+        "swift": [_swift(row) for row in plain],
         "sharegpt": [_sharegpt(row) for row in plain],
         rows.native: native,
     }

@@ -23,10 +23,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import rows
 import tables
-from law import Law, score
+from law import Law, Turn, score
 from transformers import AutoTokenizer
+
+import rows
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "serving.json"
@@ -126,14 +127,14 @@ def run(driver: str, python: Path, jobs: list[Job], work: Path) -> None:
             Path(job["out"]).write_text(json.dumps({"missing": reason}) + "\n", encoding="utf-8")
 
 
-def measured(law: Law, job: Job, plain: list[rows.Row]) -> dict[str, Any]:
+def measured(law: Law, turns: dict[str, list[Turn]], job: Job) -> dict[str, Any]:
     """What a tool did to a data set: options, versions and counts, or why it is missing."""
     with Path(job["out"]).open(encoding="utf-8") as lines:
         head: dict[str, Any] = json.loads(lines.readline())
         if "missing" in head:
             return head | {"missing": head["missing"].splitlines()[-1][:300]}
         examples = map(json.loads, lines)
-        return head | asdict(score(law, plain, ((e["input_ids"], e["labels"]) for e in examples)))
+        return head | asdict(score(law, turns, ((e["input_ids"], e["labels"]) for e in examples)))
 
 
 def main() -> None:
@@ -144,7 +145,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="at most so many rows of each data set")
     parser.add_argument("--only", action="append", default=[], help="only tools whose driver is this; may be repeated")
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the result is written")
-    parser.add_argument("--work", type=Path, help="scratch folder that is kept: outputs that lie there are taken; default: a temporary one")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        help="scratch folder to keep; outputs that lie there are taken",
+    )
     parser.add_argument("--docs", action="store_true", help="write the tables of docs/peers.md from the result")
     parser.add_argument("--no-run", action="store_true", help="take the result as it is on disk")
     arguments = parser.parse_args()
@@ -198,8 +203,9 @@ def compare(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     result: dict[str, Any] = {"date": datetime.date.today().isoformat(), "transformers": version("transformers")}
     result["columns"] = []
     for chosen, template, plain in columns:
+        turns = laws[template].turns(plain)
         by_tool = {
-            name: measured(laws[template], job, plain)
+            name: measured(laws[template], turns, job)
             for (name, place), job in jobs.items()
             if place == f"{template}/{chosen.name}"
         }

@@ -12,7 +12,7 @@ def fill(text: str, result: dict[str, Any]) -> str:
     """The document with every block `<!-- NAME -->` … `<!-- end -->` written anew."""
     for name, block in (("shares", shares), ("kinds", kinds), ("examples", examples), ("options", options)):
         written = f"<!-- {name} -->\n{block(result)}\n<!-- end -->"
-        text, found = re.subn(f"<!-- {name} -->.*?<!-- end -->", lambda _, w=written: w, text, flags=re.DOTALL)
+        text, found = re.subn(f"<!-- {name} -->.*?<!-- end -->", written.replace("\\", r"\\"), text, flags=re.DOTALL)
         if found != 1:
             raise ValueError(f"docs/peers.md has {found} blocks <!-- {name} --> … <!-- end -->; one is wanted")
     return text
@@ -68,7 +68,7 @@ def options(result: dict[str, Any]) -> str:
     for name in _names(result):
         runs = [column["tools"][name] for column in result["columns"] if name in column["tools"]]
         used = list(dict.fromkeys(run["used"] for run in runs if "used" in run))
-        versions = next((run["versions"] for run in runs if "versions" in run), {})
+        versions: dict[str, str] = next((run["versions"] for run in runs if "versions" in run), {})
         spelled = ", ".join(f"{package} {number}" for package, number in versions.items())
         lines.append([name, spelled, "<br>".join(f"`{one}`" for one in used)])
     return _table(lines)

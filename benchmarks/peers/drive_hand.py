@@ -1,4 +1,4 @@
-"""What many write by hand: `datasets.map`, the whole chat tokenized once, each answer found by the prefixes' lengths."""
+"""What many write by hand: `datasets.map`, the chat tokenized whole, each answer found by the prefixes' lengths."""
 
 from __future__ import annotations
 

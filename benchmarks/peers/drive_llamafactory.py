@@ -21,8 +21,7 @@ def prepare(job: driver.Job) -> tuple[Iterable[Any], str]:
     shutil.copy(Path(job["data"]) / f"{layout}.jsonl", folder / "rows.jsonl")
     entry: dict[str, Any] = {"file_name": "rows.jsonl"}
     if layout == "sharegpt":
-        tags = {"user_tag": "human", "assistant_tag": "gpt", "system_tag": "system"}
-        entry |= {"formatting": "sharegpt", "columns": {"messages": "conversations"}, "tags": tags}
+        entry |= {"formatting": "sharegpt", "columns": {"messages": "conversations"}}
         if any("tools" in row for row in driver.rows(job, layout)):
             entry["columns"]["tools"] = "tools"
     (folder / "dataset_info.json").write_text(json.dumps({"rows": entry}), encoding="utf-8")

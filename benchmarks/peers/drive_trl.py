@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import driver
+import trl
 from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
@@ -30,6 +32,11 @@ def prepare(job: driver.Job) -> tuple[Iterable[Any], str]:
     else:
         rows = [{"messages": row["messages"], "tools": row.get("tools")} for row in rows]
         used = "assistant_only_loss=True"
+    tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    if job["template"] == "qwen3":  # it refuses the first revision; the later one renders all texts alike
+        later = Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja"
+        tokenizer.chat_template = later.read_text(encoding="utf-8")
+        used += ", the template's later revision"
     arguments = SFTConfig(
         output_dir=job["work"],
         max_length=None,
@@ -42,7 +49,7 @@ def prepare(job: driver.Job) -> tuple[Iterable[Any], str]:
         model=AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job["model"])),
         args=arguments,
         train_dataset=Dataset.from_list(rows, on_mixed_types="use_json"),
-        processing_class=AutoTokenizer.from_pretrained(job["model"]),
+        processing_class=tokenizer,
     )
     return trainer.train_dataset, f"{used}, max_length=None"
 
