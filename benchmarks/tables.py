@@ -9,13 +9,16 @@ MODELS = {"qwen2_5": "Qwen2.5", "qwen3": "Qwen3"}
 
 
 def fill(text: str, result: dict[str, Any]) -> str:
-    """The document with every block `<!-- NAME -->` … `<!-- end -->` written anew."""
-    for name, block in (("shares", shares), ("kinds", kinds), ("examples", examples), ("options", options)):
-        written = f"<!-- {name} -->\n{block(result)}\n<!-- end -->"
-        text, found = re.subn(f"<!-- {name} -->.*?<!-- end -->", written.replace("\\", r"\\"), text, flags=re.DOTALL)
-        if found != 1:
-            raise ValueError(f"docs/peers.md has {found} blocks <!-- {name} --> … <!-- end -->; one is wanted")
-    return text
+    """The document with every block `<!-- shares|kinds|options|example TOOL -->` … `<!-- end -->` written anew."""
+
+    def block(found: re.Match[str]) -> str:
+        if found["tool"]:
+            return f"{found['mark']}\n{example(result, found['tool'])}\n<!-- end -->"
+        written = {"shares": shares, "kinds": kinds, "options": options}[found["name"]](result)
+        return f"{found['mark']}\n{written}\n<!-- end -->"
+
+    pattern = r"(?P<mark><!-- (?:(?P<name>shares|kinds|options)|example (?P<tool>[^>]+)) -->).*?<!-- end -->"
+    return re.sub(pattern, block, text, flags=re.DOTALL)
 
 
 def shares(result: dict[str, Any]) -> str:
@@ -48,18 +51,14 @@ def kinds(result: dict[str, Any]) -> str:
     return _table(lines)
 
 
-def examples(result: dict[str, Any]) -> str:
-    """One turn of the hard cases for each kind, once for every tool."""
-    out = []
-    for name in _names(result):
-        shown: dict[str, str] = {}
-        for column in result["columns"]:
-            for kind, example in column["tools"].get(name, {}).get("examples", {}).items():
-                where = f"{kind} ({MODELS[column['model']]}, {example['turn']})"
-                shown.setdefault(kind, f"{where}\n  served   {example['served']}\n  trained  {example['trained']}")
-        if shown:
-            out.append(f"**{name}**\n\n```text\n" + "\n".join(shown.values()) + "\n```")
-    return "\n\n".join(out)
+def example(result: dict[str, Any], tool: str) -> str:
+    """One turn of the hard cases for each kind of difference of a tool."""
+    shown: dict[str, str] = {}
+    for column in result["columns"]:
+        for kind, one in column["tools"].get(tool, {}).get("examples", {}).items():
+            head = f"{kind} ({MODELS[column['model']]}, {one['turn']})"
+            shown.setdefault(kind, f"{head}\n  served   {one['served']}\n  trained  {one['trained']}")
+    return "```text\n" + ("\n".join(shown.values()) or "no turn differs") + "\n```"
 
 
 def options(result: dict[str, Any]) -> str:

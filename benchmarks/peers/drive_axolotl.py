@@ -14,10 +14,17 @@ from datasets import load_from_disk
 
 
 def prepare(job: driver.Job) -> tuple[Iterable[Any], str]:
-    """The defaults of `type: chat_template`, and the field that says which turns are trained."""
+    """The defaults of `type: chat_template`, and the field that says which turns are trained.
+
+    Tools are JSON text, which it reads: from lists it takes every key out that is null in the data.
+    """
     folder = Path(job["work"])
+    rows = driver.rows(job, "messages")
+    rows = [row | {"tools": json.dumps(row["tools"], ensure_ascii=False)} if "tools" in row else row for row in rows]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / "rows.jsonl").write_text(text, encoding="utf-8")
     source = {
-        "path": str(Path(job["data"]) / "messages.jsonl"),
+        "path": str(folder / "rows.jsonl"),
         "ds_type": "json",
         "type": "chat_template",
         "field_messages": "messages",
