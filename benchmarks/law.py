@@ -45,12 +45,12 @@ class Turn:
 
 @dataclass(frozen=True)
 class Seen:
-    """A trained stretch found in an output: all tokens before it, its own, and whether a prompt was trained before."""
+    """A trained stretch found in an output: all tokens before it, its own, and which of a prompt before are trained."""
 
     before: list[int]
     trained: list[int]
     holes: bool
-    prompt_trained: bool
+    leaks: tuple[int, ...]
 
 
 @dataclass
@@ -150,13 +150,13 @@ class Law:
             trained = [i for i in range(start, end) if labels[i] != IGNORED]
             if trained:
                 first, last = trained[0], trained[-1] + 1
-                leaked = any(i < first for i in leaks)
-                out[number] = Seen(ids[:first], ids[first:last], len(trained) != last - first, leaked)
+                before = tuple(i for i in leaks if i < first)
+                out[number] = Seen(ids[:first], ids[first:last], len(trained) != last - first, before)
         return out
 
     def flaws(self, seen: Seen, turn: Turn) -> list[str]:
         """What is wrong with a trained stretch, judged by the way of serving that it comes closest to."""
-        wrong = (PROMPT,) * seen.prompt_trained + ("holes in the answer",) * seen.holes
+        wrong = (PROMPT,) * bool(seen.leaks) + ("holes in the answer",) * seen.holes
         return [*wrong, *min((self._against(seen, way) for way in turn.served), key=_severity)]
 
     def _against(self, seen: Seen, way: Served) -> list[str]:
@@ -260,7 +260,7 @@ def _example(law: Law, flaw: str, turn: Turn, seen: Seen) -> dict[str, str]:
     """A turn as it is served and as it is trained, around the first difference, or at the end for what comes last."""
     way = min(turn.served, key=lambda way: _severity(law._against(seen, way)))
     served = [(t, False) for t in way.prompt] + [(t, True) for t in way.answer + law.stop]
-    trained = [(t, False) for t in seen.before] + [(t, True) for t in seen.trained]
+    trained = [(t, i in seen.leaks) for i, t in enumerate(seen.before)] + [(t, True) for t in seen.trained]
     differ = [i for i, (a, b) in enumerate(zip(served, trained, strict=False)) if a != b]
     both = {"served": served, "trained": trained}
     painted = {

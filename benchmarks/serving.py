@@ -201,7 +201,7 @@ def compare(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
         python = arguments.home / venv / "bin" / "python" if venv else Path(sys.executable)
         run(driver, python, own, work / "runs" / driver)
     result: dict[str, Any] = {"date": datetime.date.today().isoformat(), "transformers": version("transformers")}
-    result["columns"] = []
+    result |= {"tools": [tool.name for tool in tools], "columns": []}
     for chosen, template, plain in columns:
         turns = laws[template].turns(plain)
         by_tool = {

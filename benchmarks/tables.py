@@ -28,14 +28,14 @@ def shares(result: dict[str, Any]) -> str:
     lines = [head, ["---", *("---:" for _ in columns)]]
     turns = [next((t["turns"] for t in c["tools"].values() if "turns" in t), 0) for c in columns]
     lines.append(["*rows, trained turns*", *(f"*{c['rows']:,}, {n:,}*" for c, n in zip(columns, turns, strict=True))])
-    lines += [[name, *(_share(column["tools"].get(name)) for column in columns)] for name in _names(result)]
+    lines += [[name, *(_share(column["tools"].get(name)) for column in columns)] for name in result["tools"]]
     return _table(lines)
 
 
 def kinds(result: dict[str, Any]) -> str:
     """What the turns that differ differ in, counted; a turn may differ in several ways."""
     lines = [["", "data set", "turns", "of which"], ["---", "---", "---:", "---"]]
-    for name in _names(result):
+    for name in result["tools"]:
         for column in result["columns"]:
             counts = column["tools"].get(name)
             if counts is None:
@@ -64,17 +64,13 @@ def example(result: dict[str, Any], tool: str) -> str:
 def options(result: dict[str, Any]) -> str:
     """How each tool was called, and in which versions."""
     lines = [["", "versions", "options"], ["---", "---", "---"]]
-    for name in _names(result):
+    for name in result["tools"]:
         runs = [column["tools"][name] for column in result["columns"] if name in column["tools"]]
         used = list(dict.fromkeys(run["used"] for run in runs if "used" in run))
         versions: dict[str, str] = next((run["versions"] for run in runs if "versions" in run), {})
         spelled = ", ".join(f"{package} {number}" for package, number in versions.items())
         lines.append([name, spelled, "<br>".join(f"`{one}`" for one in used)])
     return _table(lines)
-
-
-def _names(result: dict[str, Any]) -> list[str]:
-    return list(dict.fromkeys(name for column in result["columns"] for name in column["tools"]))
 
 
 def _share(counts: dict[str, Any] | None) -> str:
