@@ -50,7 +50,6 @@ class Tool:
 NASTY = ("qwen2_5/nasty", "qwen3/nasty")
 TOOLS = (
     Tool("qdata render", "qdata", None),
-    Tool("qdata render, OpenAI messages", "qdata", None, {"layout": "messages"}, ("qwen2_5/tool_calls",)),
     Tool("qdata render --specials keep", "qdata", None, {"more": ["--specials", "keep"]}, NASTY),
     Tool("datasets.map by hand", "hand", "trl"),
     Tool("TRL assistant_only_loss", "trl", "trl", {"loss": "assistant"}),
