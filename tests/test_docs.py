@@ -55,3 +55,16 @@ def test_readme_road_runs_as_written(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, f"{command}\n{done.stderr}"
     assert (tmp_path / "data" / "align-anything.alpaca.qwen2" / "manifest.json").is_file()
+
+
+def test_every_failure_of_verify_is_explained() -> None:
+    """Each kind that the proof can tell of has its line in docs/verify.md, and no line is of a kind that is gone."""
+    sources = [(ROOT / "toolkit/qdata/tokens" / f"{name}.py").read_text(encoding="utf-8") for name in VERIFY]
+    kinds = {kind for source in sources for kind in re.findall(r'fail\(\s*"([a-z ]+)"', source)}
+    lines = (ROOT / "docs/verify.md").read_text(encoding="utf-8").splitlines()
+    told = {kind for line in lines if line.startswith("| `") for kind in re.findall(r"`([^`]+)`", line.split("|")[1])}
+    assert len(kinds) > 10
+    assert kinds == told
+
+
+VERIFY = ("verify", "proof", "saved")

@@ -68,6 +68,15 @@ def rewrite(folder: Path, change: Callable[[list[Row]], None], split: str = "tra
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
+def resigned(folder: Path) -> Path:
+    """The manifest told the hashes of changed files: from outside all looks well."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    for name in manifest["files"]:
+        manifest["files"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder
+
+
 def trained(row: Row) -> list[int]:
     """Where a row is trained."""
     return [at for at, label in enumerate(row["labels"]) if label != IGNORED]
@@ -358,7 +367,7 @@ def test_an_untrained_turn_that_is_trained_is_caught(tmp_path: Path, small: Path
     texts.with_columns(messages=pl.Series(marked, dtype=schema.MESSAGES)).write_parquet(
         folder / "conversations.parquet"
     )
-    assert "prompt" in verify.verify(folder).failures
+    assert set(verify.verify(resigned(folder)).failures) == {"prompt"}
 
 
 def test_under_last_an_earlier_answer_that_is_trained_is_caught(tmp_path: Path, small: Path) -> None:
@@ -429,7 +438,8 @@ def test_a_ledger_that_does_not_close_is_caught(good: Path, tmp_path: Path) -> N
     ):
         folder = Path(shutil.copytree(good, tmp_path / str(number)))
         spoil(pl.read_parquet(folder / "ledger.parquet")).write_parquet(folder / "ledger.parquet")
-        assert "ledger" in verify.verify(folder).failures
+        assert "changed file" in verify.verify(folder).failures
+        assert set(verify.verify(resigned(folder)).failures) == {"ledger"}
 
 
 def test_a_folder_may_have_any_name(good: Path, tmp_path: Path) -> None:
@@ -578,7 +588,7 @@ def test_weights_that_are_not_the_messages_are_caught(tmp_path: Path, small: Pat
     messages = [{**m, "weight": 0.5 if m["weight"] else None} for m in texts["messages"][0].to_list()]
     texts = texts.with_columns(messages=pl.Series([messages], dtype=schema.MESSAGES))
     texts.write_parquet(folder / "conversations.parquet")
-    assert dict(verify.verify(folder).failures) == {"weight": 1}
+    assert dict(verify.verify(resigned(folder)).failures) == {"weight": 1}
 
 
 def test_without_expansion_a_turn_that_could_stand_there_is_missed(tmp_path: Path, small: Path) -> None:

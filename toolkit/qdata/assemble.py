@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from qdata import manifest, schema
 from qdata.errors import QdataError
 from qdata.part import Done
+from qdata.paths import file_sha256
 from qdata.recipe import DataRecipe
 from qdata.rows import ledger
 from qdata.tokens import fit, locate, pack, shards
@@ -71,6 +72,7 @@ def assemble(planned: Plan, done: Sequence[Done], folder: Path) -> dict[str, Any
     shards.write_json(folder / "dataset_dict.json", {"splits": list(splits)})
     ledger.write(book, folder / "ledger.parquet")
     facts = manifest.of_build(planned, done, ledger.sums(book), splits, lengths)
+    facts["files"] = {name: file_sha256(folder / name) for name in ("conversations.parquet", "ledger.parquet")}
     shards.write_json(folder / "manifest.json", facts)
     return facts
 

@@ -87,8 +87,8 @@ def _files(directory: Path, manifest: dict[str, Any], result: Result) -> None:
     """The files are there, and are the ones the manifest speaks of."""
     expected = {shard["name"]: shard["sha256"] for split in manifest["splits"].values() for shard in split["shards"]}
     expected |= {"tokenizer/chat_template.jinja": manifest["template"]["sha256"]}
-    expected |= {"tokenizer/tokenizer.json": manifest["tokenizer"]["sha256"]}
-    for name in (*expected, "ledger.parquet", "conversations.parquet"):
+    expected |= {"tokenizer/tokenizer.json": manifest["tokenizer"]["sha256"], **manifest["files"]}
+    for name in expected:
         if not (directory / name).is_file():
             result.fail("missing file", f"{directory / name}")
     if result.failures:
