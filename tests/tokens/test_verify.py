@@ -522,7 +522,7 @@ def test_a_placeholder_nobody_filled_is_caught(tmp_path: Path, small: Path) -> N
     ]
     result = verify.verify(built(tmp_path, small, asked))
     assert dict(result.failures) == {"placeholder": 2}
-    assert "data/rows.jsonl#1 (line 1 of data/rows.jsonl) (train row " in result.cases[0] + result.cases[1]
+    assert "data/rows.jsonl#1 (line 1; train row " in result.cases[0] + result.cases[1]
 
 
 def test_a_vendors_identity_is_caught(tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,7 @@ class Proof:
     def __init__(self, server: Server, manifest: Mapping[str, Any], result: Result) -> None:
         self.server, self.manifest, self.result = server, manifest, result
         self._met: set[tuple[str, int]] = set()
+        self.told: set[tuple[str, str]] = set()  # kinds of failures, by conversation
 
     def conversation(self, row: Mapping[str, Any]) -> Conversation:
         """A row of conversations.parquet as its server meets it."""
@@ -117,7 +118,6 @@ class _Sequence:
     proof: Proof
     tokens: Tokens
     chat: Conversation
-    told: set[str] = field(default_factory=set)
 
     def check(self) -> None:
         tokens, ids = self.tokens, self.tokens.ids
@@ -137,12 +137,15 @@ class _Sequence:
             self.fail("text", "what follows the last answer is not of the template")
 
     def fail(self, kind: str, case: str) -> None:
-        """Counted each time, told once of each kind."""
-        if kind in self.told:
+        """Counted each time, told once of each kind and conversation."""
+        if self._is_told(kind):
             self.proof.result.failures[kind] += 1
             return
-        self.told.add(kind)
+        self.proof.told.add((kind, self.chat.row))
         self.proof.fail(kind, f"{self.tokens.place}: {case}")
+
+    def _is_told(self, kind: str) -> bool:
+        return (kind, self.chat.row) in self.proof.told
 
     @property
     def _manifest(self) -> Mapping[str, Any]:
@@ -223,7 +226,7 @@ class _Sequence:
 
     def _no_prompt(self, start: int) -> str:
         """Beside the prompt that agrees longest with what stands before a trained stretch."""
-        if "prompt" in self.told or len(self.proof.result.cases) >= KEPT_CASES:
+        if self._is_told("prompt") or len(self.proof.result.cases) >= KEPT_CASES:
             return ""  # only counted: looking for the nearest prompt takes long
         before = self.tokens.ids[:start].tolist()
         prompts = [self._server.ids(one.prompt) for one in self._candidates()]

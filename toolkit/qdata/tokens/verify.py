@@ -23,6 +23,7 @@ from qdata.tokens import saved, shards
 from qdata.tokens.proof import Proof, Result, Tokens
 from qdata.tokens.serving import Server
 
+SHOWN = 6  # cases in the report for a person
 _LINES = (".jsonl", ".ndjson")
 
 
@@ -135,7 +136,7 @@ def _sequences(row: Any, where: str, pack: int | None, conversations: dict[str, 
     out, start = [], 0
     for name, length in zip(names, lengths, strict=True):
         part = slice(start, start := start + length)
-        place = f"{_place(name)} ({where})"
+        place = _place(name, where)
         conversation = conversations.get(name)
         if conversation is None or conversation["drop"] is not None:
             result.sequences += 1
@@ -145,11 +146,12 @@ def _sequences(row: Any, where: str, pack: int | None, conversations: dict[str, 
     return out
 
 
-def _place(row: str) -> str:
-    """`muice/train.jsonl#812` in words: the file and its line."""
+def _place(row: str, where: str = "") -> str:
+    """`muice/train.jsonl#812 (line 812; train row 3)`: the id of a row, in words, and where it went."""
     file, _, ordinal = row.rpartition("#")
     plain = re.sub(r"\.(gz|zst|bz2|xz)$", "", file)
-    return f"{row} ({'line' if plain.endswith(_LINES) else 'row'} {ordinal} of {file})"
+    told = [f"{'line' if plain.endswith(_LINES) else 'row'} {ordinal}", *([where] if where else [])]
+    return f"{row} ({'; '.join(told)})"
 
 
 def _ledger(directory: Path, result: Result) -> None:
@@ -211,8 +213,10 @@ def report(result: Result, console: Console) -> None:
         console.print(told, style="yellow", highlight=False)
     for note in result.notes:
         console.print(note, style="yellow", markup=False, highlight=False)
-    for case in result.cases:
+    for case in result.cases[:SHOWN]:
         console.print(f"  {case}", style="red", markup=False, highlight=False)
+    if len(result.cases) > SHOWN:
+        console.print(f"  … {len(result.cases) - SHOWN} more are told with --json", style="red", highlight=False)
     if result.failures:
         counts = ", ".join(f"{kind} {count:,}" for kind, count in result.failures.items())
         console.print(f"[bold red]training is not serving:[/] {counts}", highlight=False)
