@@ -72,7 +72,9 @@ def assemble(planned: Plan, done: Sequence[Done], folder: Path) -> dict[str, Any
     shards.write_json(folder / "dataset_dict.json", {"splits": list(splits)})
     ledger.write(book, folder / "ledger.parquet")
     facts = manifest.of_build(planned, done, ledger.sums(book), splits, lengths)
-    facts["files"] = {name: file_sha256(folder / name) for name in ("conversations.parquet", "ledger.parquet")}
+    written_shards = {shard["name"] for split in splits.values() for shard in split["shards"]}
+    others = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
+    facts["files"] = {name: file_sha256(folder / name) for name in others if name not in written_shards}
     shards.write_json(folder / "manifest.json", facts)
     return facts
 

@@ -93,6 +93,8 @@ def plan(recipe: DataRecipe, base: Path = Path(), *, skip_bad: bool = False) -> 
     from qdata.tokens.tokenize import load_encoder
 
     _refuse_numbers(recipe)
+    if recipe.pack and recipe.max_length is None:  # what is longer than a row fits into none
+        recipe = dataclasses.replace(recipe, max_length=recipe.pack)
     cache = cache_dir()
     template, tokenizer = _template_and_tokenizer(recipe, base, cache)
     encoder = load_encoder(tokenizer.directory)
@@ -100,6 +102,12 @@ def plan(recipe: DataRecipe, base: Path = Path(), *, skip_bad: bool = False) -> 
         raise QdataError(
             f"tokenizer {tokenizer.name}: has no token {template.stop!r}, which ends every answer of template "
             f"{template.name}; wanted a tokenizer that fits the template"
+        )
+    forged = [token for token in encoder.controls.special if token in (recipe.default_system or "")]
+    if forged:
+        raise QdataError(
+            f"--default-system: {forged[0]} in it would be read as the token, and begin or end turns in every prompt; "
+            f"leave it out"
         )
     rendering = Rendering(
         template,

@@ -76,7 +76,9 @@ class DataRecipe:
     specials: Specials = option("text", "control tokens that stand in the data: made plain text, kept, or an error")
     max_length: int | None = option(None, "longest sample, in tokens")
     too_long: TooLong = option("drop", "what becomes of longer samples")
-    pack: int | None = option(None, "pack samples into rows of at most this many tokens")
+    pack: int | None = option(
+        None, "pack samples into rows of at most this many tokens; max_length where none is given"
+    )
     seed: int = option(0, "seed of the split and of the order after packing")
 
 

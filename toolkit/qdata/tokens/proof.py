@@ -106,9 +106,10 @@ class Proof:
 
     @cached_property
     def padding(self) -> int | None:
-        """The id of the tokenizer's padding token."""
+        """The id of the tokenizer's padding token; None where it also ends answers, as in a base model's."""
         pad: int | None = self.server.tokenizer.pad_token_id
-        return pad
+        ends: int | None = self.server.tokenizer.convert_tokens_to_ids(self.server.stop)
+        return None if pad == ends else pad
 
 
 @dataclass

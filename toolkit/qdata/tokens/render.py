@@ -63,7 +63,7 @@ def pieces(
     """
     messages = [thinking.without(m) if think in thinking.REMOVES else m for m in messages]
     whole = template.render(messages, tools)
-    refuse_unshown(template, tools, whole)
+    refuse_unshown(template, messages, tools, whole)
     samples: list[Sample] = []
     ends: list[str] = []  # the text of each sample so far
     answers = [turn for turn, message in enumerate(messages) if message["role"] == "assistant"]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from qdata.errors import QdataError
 from qdata.paths import file_sha256
+from qdata.tokens import shards
 from qdata.tokens.proof import Result
 
 _WEIGHTS = ("model.safetensors", "adapter_model.safetensors")
@@ -28,6 +29,8 @@ def papers_of(path: Path) -> Papers | None:
 
     A recipe's folder of runs means its newest. Raises QdataError when it is none of these.
     """
+    if not path.exists():
+        raise QdataError(f"{path}: no such folder; wanted shards, a run or an export")
     if path.is_dir() and not (path / "manifest.json").is_file():
         runs = [one for one in path.iterdir() if (one / "manifest.json").is_file()]
         path = max(runs, key=lambda one: _natural(one.name), default=path)
@@ -37,7 +40,7 @@ def papers_of(path: Path) -> Papers | None:
             f"{path}: no manifest.json in it; wanted a folder written by `qdata render`, a run of qtrain, or what "
             f"`qtrain export` wrote"
         )
-    manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    manifest = shards.read_manifest(file)
     if "splits" in manifest:
         return None
     if not isinstance(manifest.get("data"), dict) or "template" not in manifest["data"]:
@@ -75,10 +78,10 @@ def shards_of(papers: Papers) -> Path | None:
 
 def check(model: Path, data: dict[str, Any], result: Result) -> None:
     """A saved model will be served with the template and tokenizer of its shards, stops, and is all there."""
-    for name, key in (("chat_template.jinja", "template"), ("tokenizer.json", "tokenizer")):
+    for name in ("chat_template.jinja", "tokenizer.json", "tokenizer_config.json"):
         if not (model / name).is_file():
             result.fail("missing file", f"{model / name}")
-        elif file_sha256(model / name) != data[key]["sha256"]:
+        elif file_sha256(model / name) != data["files"][f"tokenizer/{name}"]:
             result.fail("changed file", f"{model / name} is not the one that the shards were made with")
     if result.failures["missing file"]:
         return

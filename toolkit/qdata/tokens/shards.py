@@ -132,9 +132,20 @@ def manifest_of(directory: Path) -> dict[str, Any]:
     file = directory / "manifest.json"
     if not file.is_file():
         raise QdataError(f"{directory}: no manifest.json in it; wanted a folder written by `qdata render`")
-    manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    manifest = read_manifest(file)
     if "splits" not in manifest:
         raise QdataError(f"{directory}: written by `qdata {manifest.get('command')}`; wanted shards of `qdata render`")
+    return manifest
+
+
+def read_manifest(file: Path) -> dict[str, Any]:
+    """The object in a manifest.json. Raises QdataError when it is none."""
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise QdataError(f"{file}: not the manifest that was written: {error}") from None
+    if not isinstance(manifest, dict):
+        raise QdataError(f"{file}: not the manifest that was written; wanted a JSON object")
     return manifest
 
 

@@ -252,6 +252,11 @@ def _stop_of(template: Template) -> str:
     """What stands behind an answer: the special-looking token after the text of an assistant message."""
     said = "probe of the answer"
     text = template.render([{"role": "user", "content": "probe"}, {"role": "assistant", "content": said}])
+    if said not in text:
+        raise QdataError(
+            f"template {template.name}: rewrites answers: {said!r} reads {text[-60:]!r}. Only what a model was told to "
+            f"say can be trained"
+        )
     stop = re.match(r"\s*(<[^<>\s]+>)", text.rpartition(said)[2])
     if not stop:
         raise QdataError(

@@ -32,7 +32,8 @@ from qdata.tokens.template import Template
 POLICIES = ("keep", "strip", "empty_masked", "empty_trained", "none")
 REMOVES = ("strip", "empty_masked", "empty_trained")
 
-_INLINE = re.compile(r"\A(?:.*?<think>)?.*</think>\n*", re.DOTALL)
+# In front of the answer: a block of its own, or what a prompt that opens the block lets a model begin with.
+_INLINE = re.compile(r"\A(?:\s*<think>)?.*?</think>\n*", re.DOTALL)
 
 
 def without(message: Mapping[str, Any]) -> Mapping[str, Any]:

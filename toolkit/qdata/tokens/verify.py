@@ -18,6 +18,7 @@ import polars as pl
 from rich.console import Console
 from rich.progress import track
 
+from qdata.errors import QdataError
 from qdata.paths import file_sha256
 from qdata.tokens import saved, shards
 from qdata.tokens.proof import Proof, Result, Tokens
@@ -72,13 +73,33 @@ def _shards(
     _files(directory, manifest, result)
     if result.failures["missing file"]:
         return
+    try:
+        _prove(directory, served_by, manifest, sample, seed, console, result)
+    except QdataError:
+        raise
+    except Exception as error:  # whatever cannot be read or rendered is not proven: a failure like any other
+        result.fail("unreadable", f"{directory}: {type(error).__name__}: {str(error)[:300]}")
+
+
+def _prove(
+    directory: Path,
+    served_by: Path,
+    manifest: dict[str, Any],
+    sample: int | None,
+    seed: int,
+    console: Console | None,
+    result: Result,
+) -> None:
     proof = Proof(Server(served_by, manifest["template"]["stop"]), manifest, result)
     total = sum(min(split["rows"], sample or split["rows"]) for split in manifest["splits"].values())
     rows = _rows(directory, manifest, sample, seed, result)
     quiet = console or Console(quiet=True)
     for sequences in track(rows, "verifying", total, console=quiet, transient=True):
         for tokens, conversation in sequences:
-            proof.sequence(tokens, conversation)
+            try:
+                proof.sequence(tokens, conversation)
+            except Exception as error:  # a template may refuse a row in its own words
+                result.fail("unreadable", f"{tokens.place}: {type(error).__name__}: {str(error)[:300]}")
     _ledger(directory, result)
     if sample is None:
         _complete(directory, manifest, proof)
@@ -87,8 +108,7 @@ def _shards(
 def _files(directory: Path, manifest: dict[str, Any], result: Result) -> None:
     """The files are there, and are the ones the manifest speaks of."""
     expected = {shard["name"]: shard["sha256"] for split in manifest["splits"].values() for shard in split["shards"]}
-    expected |= {"tokenizer/chat_template.jinja": manifest["template"]["sha256"]}
-    expected |= {"tokenizer/tokenizer.json": manifest["tokenizer"]["sha256"], **manifest["files"]}
+    expected |= manifest["files"]
     for name in expected:
         if not (directory / name).is_file():
             result.fail("missing file", f"{directory / name}")
@@ -173,6 +193,8 @@ def _complete(directory: Path, manifest: dict[str, Any], proof: Proof) -> None:
     )
     server, limit = proof.server, manifest["max_length"]
     for row in texts.join(kept, on="row", how="semi").iter_rows(named=True):
+        if ("prompt", row["row"]) in proof.told:
+            continue  # it is there, and was told to be wrong
         chat = proof.conversation(row)
         missing = [turn for turn in chat.wanted if not proof.met(chat.row, turn)]
         if not manifest["expand"]:
