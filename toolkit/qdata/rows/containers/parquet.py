@@ -1,0 +1,138 @@
+"""Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, BinaryIO, ClassVar
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from qdata.errors import QdataError
+from qdata.paths import file_sha256
+from qdata.rows import exact, tables
+from qdata.rows.containers._head import Head
+from qdata.rows.containers._spool import Spool
+from qdata.rows.parts import Part, Rows
+
+_ROWS = 1 << 14  # written at once
+
+
+class Parquet:
+    """A null is a missing key. Parts are row ranges: small row groups together, a large one in pieces."""
+
+    suffixes: ClassVar = (".parquet",)
+    unit: ClassVar = "row"
+
+    @staticmethod
+    def likeness(head: Head) -> int:
+        """By its first bytes, or its name."""
+        return 3 if head.data.startswith(b"PAR1") or head.suffix in Parquet.suffixes else 0
+
+    @staticmethod
+    def parts(part: Part, part_bytes: int) -> Iterator[Part]:
+        """Ranges of rows that take about `part_bytes` uncompressed. Raises QdataError for what is no Parquet file."""
+        groups = _groups(part)
+        sha256 = file_sha256(part.bytes_at)
+        start = stop = size = 0
+        for rows, weight in groups:
+            if stop > start and size + weight > part_bytes:
+                yield _range(part, start, stop, sha256)
+                start, size = stop, 0
+            stop, size = stop + rows, size + weight
+            step = max(1, rows * part_bytes // max(weight, 1))
+            while size > part_bytes and stop - start > step:
+                yield _range(part, start, start + step, sha256)
+                start += step
+                size = (stop - start) * weight // rows
+        if stop > start or not stop:
+            yield _range(part, start, stop, sha256)
+
+    @staticmethod
+    def read(part: Part) -> Rows:
+        """Raises QdataError where the rows cannot be read."""
+        rows: list[dict[str, Any]] = []
+        try:
+            file = pq.ParquetFile(part.bytes_at)
+            ends, groups = 0, []
+            for group in range(file.metadata.num_row_groups):
+                begins, ends = ends, ends + file.metadata.row_group(group).num_rows
+                if begins < part.stop and ends > part.start:
+                    groups.append((group, begins))
+            at = groups[0][1] if groups else 0
+            step = max(1, min(part.stop - part.start, 1 << 16))
+            for batch in file.iter_batches(step, row_groups=[group for group, _ in groups]):
+                low, high = max(part.start - at, 0), min(part.stop - at, batch.num_rows)
+                if low < high:
+                    rows += tables.rows_of(pa.Table.from_batches([batch.slice(low, high - low)]), part.label)
+                at += batch.num_rows
+                if at >= part.stop:
+                    break
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise QdataError(f"{part.label}: rows {part.start + 1} to {part.stop} are not readable ({error})") from None
+        return Rows(list(range(part.first, part.first + len(rows))), rows, [])
+
+    @staticmethod
+    def sink(file: BinaryIO, columns: dict[str, Any]) -> _Sink:
+        """`columns`: of the dialect, with their types. Others are text, numbers or truth values, or else JSON text."""
+        return _Sink(file, columns)
+
+
+def _groups(part: Part) -> list[tuple[int, int]]:
+    """Rows and uncompressed bytes of each row group."""
+    try:
+        meta = pq.ParquetFile(part.bytes_at).metadata
+    except Exception as error:
+        raise QdataError(f"{part.label}: not a readable Parquet file ({error})") from None
+    groups = [meta.row_group(group) for group in range(meta.num_row_groups)]
+    return [(group.num_rows, group.total_byte_size) for group in groups]
+
+
+def _range(part: Part, start: int, stop: int, sha256: str) -> Part:
+    return replace(part, start=start, stop=stop, first=start + 1, sha256=sha256)
+
+
+_KINDS = {str: pl.String, bool: pl.Boolean, int: pl.Int64, float: pl.Float64}
+
+
+class _Sink:
+    """Rows wait in a file beside until the type of each column is known."""
+
+    def __init__(self, file: BinaryIO, columns: dict[str, Any]) -> None:
+        self.file, self.columns, self.spool = file, columns, Spool()
+
+    def write(self, row: dict[str, Any]) -> None:
+        self.spool.add(row)
+
+    def close(self) -> None:
+        types = {name: self._type(name, kinds) for name, kinds in self.spool.kinds.items()}
+        empty = pl.DataFrame(schema={name: kind or pl.String for name, kind in types.items()}).to_arrow()
+        with pq.ParquetWriter(self.file, empty.schema, compression="zstd") as writer:
+            block: list[dict[str, Any]] = []
+            for row in self.spool.rows():
+                block.append(row)
+                if len(block) == _ROWS:
+                    writer.write_table(_table(block, types).cast(empty.schema))
+                    block = []
+            if block:
+                writer.write_table(_table(block, types).cast(empty.schema))
+
+    def _type(self, name: str, kinds: set[type]) -> Any:
+        """The column's type; None: JSON text of whatever stands there."""
+        known = self.columns.get(name)
+        if isinstance(known, pl.List):
+            return known
+        only = kinds - {type(None)}
+        return _KINDS.get(only.pop()) if len(only) == 1 else None if only else pl.String
+
+
+def _table(rows: list[dict[str, Any]], types: dict[str, Any]) -> pa.Table:
+    columns = []
+    for name, kind in types.items():
+        values = [row.get(name) for row in rows]
+        if kind is None:
+            values = [None if v is None else exact.text(v) for v in values]
+        columns.append(pl.Series(name, values, kind or pl.String, strict=True))
+    return pl.DataFrame(columns).to_arrow()
