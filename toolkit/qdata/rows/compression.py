@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,16 +18,10 @@ from typing import IO, Any, BinaryIO
 import pyarrow as pa
 
 from qdata.errors import QdataError
-from qdata.paths import cache_dir, file_sha256, whole
+from qdata.paths import COMPRESSED, cache_dir, file_sha256, whole
 
-_MAGIC = {".gz": b"\x1f\x8b", ".zst": b"\x28\xb5\x2f\xfd", ".bz2": b"BZh", ".xz": b"\xfd7zXZ\x00"}
-SUFFIXES = tuple(_MAGIC)
+_MAGIC = dict(zip(COMPRESSED, (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00"), strict=True))
 _BLOCK = 1 << 20
-
-
-def stripped(name: str) -> str:
-    """A file's name without what says how it is compressed: `x.jsonl` of `x.jsonl.gz`."""
-    return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in SUFFIXES else name
 
 
 def compression(path: Path) -> str | None:
@@ -37,7 +32,7 @@ def compression(path: Path) -> str | None:
     found = next((kind for kind, magic in _MAGIC.items() if head.startswith(magic)), None)
     if found == ".bz2" and head[4:] not in (b"1AY&SY", b"\x17rE8P\x90"):  # a text may well begin with BZh
         found = None
-    if found is None and suffix in SUFFIXES:
+    if found is None and suffix in COMPRESSED:
         raise QdataError(f"{path}: not compressed as its name says ({suffix}); mend the name or the file")
     return found
 
@@ -56,7 +51,7 @@ def plain(path: Path) -> Path:
             with _reader(path, kind) as file:
                 while block := file.read(_BLOCK):
                     out.write(block)
-        except (OSError, EOFError, lzma.LZMAError, ValueError) as error:
+        except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
             raise QdataError(f"{path}: cannot be decompressed ({error}); is it whole?") from None
     return copy
 

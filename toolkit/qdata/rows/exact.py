@@ -20,8 +20,15 @@ def has_long_digits(data: bytes) -> bool:
     """Whether a JSON text may hold an integer beyond 64 bits.
 
     19 digits in a row cover two neighbours of every ninth byte: that is asked first, 20 times as fast as the pattern.
+    Digits that stand where no number can begin (inside a text, behind a point) make no such integer.
     """
-    return b"\1\1" in data[::9].translate(_DIGITS) and _LONG.search(data) is not None
+    return b"\1\1" in data[::9].translate(_DIGITS) and any(_begins(data, m.start()) for m in _LONG.finditer(data))
+
+
+def _begins(data: bytes, at: int) -> bool:
+    """Whether a number may begin at a byte: at the start, or behind a colon, a comma, a bracket or a line end."""
+    before = data[max(0, at - 64) : at].removesuffix(b"-")
+    return not before.strip() or before.rstrip(b" \t\r").endswith((b":", b",", b"[", b"\n"))
 
 
 def loads(data: bytes) -> Any:

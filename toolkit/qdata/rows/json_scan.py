@@ -20,6 +20,7 @@ _DELTA[[ord("["), ord("{")]] = 1
 _DELTA[[ord("]"), ord("}")]] = -1
 _MARKS = _DELTA != 0
 _MARKS[_COMMA] = True
+_BLOCK = 1 << 18  # small enough for a processor's own memory
 Positions = npt.NDArray[np.int64]
 
 
@@ -111,10 +112,14 @@ def _blank(data: bytes, bom: bool = False) -> int:
 
 def keys(data: bytes) -> int:
     """How many keys are written in valid JSON texts: outside of strings, colons stand behind keys only."""
-    text = np.frombuffer(data, np.uint8)
-    quotes, _ = _quotes(text, False)
-    colons = np.flatnonzero(text == _COLON)
-    return int(np.count_nonzero(np.searchsorted(quotes, colons) % 2 == 0))
+    count, in_string, escaped = 0, False, False
+    for start in range(0, len(data), _BLOCK):
+        text = np.frombuffer(data, np.uint8, min(_BLOCK, len(data) - start), start)
+        quotes, escaped = _quotes(text, escaped)
+        colons = np.flatnonzero(text == _COLON)
+        count += int(np.count_nonzero((np.searchsorted(quotes, colons) + in_string) % 2 == 0))
+        in_string ^= bool(len(quotes) % 2)
+    return count
 
 
 def twice(text: bytes) -> str | None:

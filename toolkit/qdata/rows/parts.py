@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 PART_BYTES = 32 << 20
+Write = Callable[[dict[str, Any]], object]  # takes a row on its way to a file
 
 
 @dataclass(frozen=True)

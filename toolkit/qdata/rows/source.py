@@ -7,22 +7,25 @@ is cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from qdata import plugin
 from qdata.errors import QdataError
-from qdata.rows import compression, containers, walk
+from qdata.paths import COMPRESSED, stripped
+from qdata.rows import compression, containers, exact, walk
 from qdata.rows.containers._head import BOM, HEAD_BYTES, Head
-from qdata.rows.parts import PART_BYTES, Bad, Part, Rows, short
+from qdata.rows.parts import PART_BYTES, Bad, Part, Rows, Write, short
 
 __all__ = ["PART_BYTES", "Bad", "Part", "Rows", "files_of", "left_out", "parts_of", "peek", "read", "short", "suffixes"]
 
 
 def suffixes() -> tuple[str, ...]:
-    """The endings of files that hold rows; each may have one of compression.SUFFIXES behind it."""
+    """The endings of files that hold rows; each may have one of COMPRESSED behind it."""
     return tuple(suffix for name in plugin.names(containers) for suffix in _find(name).suffixes)
 
 
@@ -67,7 +70,7 @@ def _find(container: str) -> Any:
 def _container(path: Path, plain: Path) -> str:
     with plain.open("rb") as file:
         data = file.read(HEAD_BYTES)
-    head = Head(Path(compression.stripped(path.name)).suffix.lower(), data.removeprefix(BOM), plain)
+    head = Head(Path(stripped(path.name)).suffix.lower(), data.removeprefix(BOM), plain)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise QdataError(f"{path}: the file is UTF-16; wanted UTF-8. Convert it: iconv -f UTF-16 -t UTF-8")
     likeness = {name: _find(name).likeness(head) for name in plugin.names(containers)}
@@ -91,7 +94,54 @@ def read(part: Part) -> Rows:
     return rows
 
 
+def writable() -> tuple[str, ...]:
+    """The endings of files that can be written; each may have one of COMPRESSED behind it."""
+    names = [name for name in plugin.names(containers) if hasattr(_find(name), "sink")]
+    return tuple(suffix for name in names for suffix in _find(name).suffixes)
+
+
+def refuse_name(name: str) -> str:
+    """The ending of a name that a file can be written under. Raises QdataError for every other name."""
+    suffix = Path(stripped(name)).suffix.lower()
+    if suffix not in writable():
+        raise QdataError(
+            f"-o {name}: wanted a name ending in {', '.join(writable())}, or one of these "
+            f"with {', '.join(COMPRESSED)} behind it"
+        )
+    return suffix
+
+
+@contextmanager
+def sink(path: Path, name: str, columns: Mapping[str, Any]) -> Iterator[Write]:
+    """What takes rows for a new file at `path`, in the container and compression that its `name` says.
+
+    `columns`: the dialect's, with their types. Raises QdataError for a name that ends in none of `writable()`.
+    """
+    suffix = refuse_name(name)
+    container = next(one for one in plugin.names(containers) if suffix in _find(one).suffixes)
+    with compression.writer(path, name) as file, _find(container).sink(file, columns) as write:
+        yield write
+
+
 def peek(path: Path, source: str, relative: str, rows: int = 100) -> Rows:
-    """The first rows of a file, to recognise its dialect by. Of a large file only the beginning is read."""
-    found = read(next(parts_of(path, source, relative, part_bytes=1 << 20)))
-    return Rows(found.ordinals[:rows], found.rows[:rows], found.bad[:rows])
+    """The first rows of a file, to recognise its dialect by. Of a large file only the beginning is read.
+
+    Lists that stand in a table as JSON text are lists here: columns.py takes them as such where a dialect has lists.
+    """
+    parts = iter(parts_of(path, source, relative, part_bytes=1 << 20))
+    found = Rows([], [], [])
+    for part in itertools.islice(parts, 2):  # of a CSV file the first may hold nothing but the header
+        found = read(part)
+        if found.rows:
+            break
+    seen = found.rows[:rows]
+    if _find(part.container).is_table:
+        seen = [{name: _listed(value) for name, value in row.items()} for row in seen]
+    return Rows(found.ordinals[:rows], seen, found.bad[:rows])
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("["):
+        with suppress(ValueError, RecursionError):
+            return exact.loads(value.encode())
+    return value

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qdata.errors import QdataError
-from qdata.rows.compression import stripped
+from qdata.paths import stripped
 
 # Files about a data set that lie beside its rows and are no rows themselves, however they end.
 ABOUT = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})

@@ -23,6 +23,7 @@ class Arrow:
 
     suffixes: ClassVar = (".arrow", ".feather", ".ipc")
     unit: ClassVar = "row"
+    is_table: ClassVar = True
 
     @staticmethod
     def likeness(head: Head) -> int:

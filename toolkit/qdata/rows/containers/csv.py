@@ -7,14 +7,14 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO, ClassVar, TextIO
 
 from qdata.errors import QdataError
-from qdata.rows import exact
 from qdata.rows.containers._head import Head
-from qdata.rows.containers._spool import Spool
-from qdata.rows.parts import Bad, Part, Rows
+from qdata.rows.containers._spool import cell, spool
+from qdata.rows.parts import Bad, Part, Rows, Write
 
 _CELL = (1 << 31) - 1  # characters in a cell; the module's own limit of 131,072 is less than a long answer
 _STRAY = "surrogateescape"  # bytes that are not UTF-8 are carried along, and told of with their row
@@ -25,6 +25,7 @@ class Csv:
 
     suffixes: ClassVar = (".csv",)
     unit: ClassVar = "row"
+    is_table: ClassVar = True
     comma: ClassVar = ","
 
     @classmethod
@@ -100,9 +101,17 @@ class Csv:
             ) from None
 
     @classmethod
-    def sink(cls, file: BinaryIO, _: Any) -> _Sink:
-        """A header of all columns, however late they came; what is no text is JSON text."""
-        return _Sink(file, cls.comma)
+    @contextmanager
+    def sink(cls, file: BinaryIO, _: Any) -> Iterator[Write]:
+        """A header of all columns, however late they came; an empty cell for null, JSON text for what is no text."""
+        with spool() as waiting:
+            yield waiting.add
+            text = io.TextIOWrapper(file, "utf-8", newline="")
+            writer = csv.writer(text, delimiter=cls.comma)  # ends lines as RFC 4180 does, and so quotes both \r and \n
+            writer.writerow(waiting.names)
+            for row in waiting.rows():
+                writer.writerow([cell(row.get(name)) for name in waiting.names])
+            text.detach()
 
 
 class _Lines:
@@ -139,26 +148,3 @@ def _is_utf8(text: str) -> bool:
 def _cut(part: Part, start: int, stop: int, first: int) -> Part:
     cut = replace(part, start=start, stop=stop, first=first)
     return replace(cut, sha256=hashlib.sha256(cut.data()).hexdigest())
-
-
-class _Sink:
-    """Rows wait in a file beside until all columns are known."""
-
-    def __init__(self, file: BinaryIO, comma: str) -> None:
-        self.file, self.comma, self.spool = file, comma, Spool()
-
-    def write(self, row: dict[str, Any]) -> None:
-        self.spool.add(row)
-
-    def close(self) -> None:
-        text = io.TextIOWrapper(self.file, "utf-8", newline="")
-        writer = csv.writer(text, delimiter=self.comma, lineterminator="\n")
-        names = list(self.spool.kinds)
-        writer.writerow(names)
-        for row in self.spool.rows():
-            writer.writerow([_cell(row.get(name)) for name in names])
-        text.detach()
-
-
-def _cell(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else exact.text(value)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO, ClassVar
 
@@ -13,9 +15,9 @@ from qdata.errors import QdataError
 from qdata.rows import exact, json_scan
 from qdata.rows.containers._head import BOM, Head
 from qdata.rows.containers._objects import Place, bad_json, has_all_keys, near, objects
-from qdata.rows.parts import Part, Rows
+from qdata.rows.parts import Part, Rows, Write
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 
 
 class Json:
@@ -23,6 +25,7 @@ class Json:
 
     suffixes: ClassVar = (".json",)
     unit: ClassVar = "row"
+    is_table: ClassVar = False
 
     @staticmethod
     def likeness(head: Head) -> int:
@@ -61,26 +64,18 @@ class Json:
         except (ValueError, RecursionError) as error:
             return _items(part, data, text, error)
         rows = found if isinstance(found, list) else [found]
-        if set(map(type, rows)) <= {dict} and has_all_keys(text, rows):
+        is_blank = is_cut and not rows  # behind a last comma
+        if set(map(type, rows)) <= {dict} and not is_blank and has_all_keys(text, rows):
             return Rows(list(range(part.first, part.first + len(rows))), rows, [])
         return _items(part, data, text, None) if isinstance(found, list) else objects([part.first], [text])
 
     @staticmethod
-    def sink(file: BinaryIO, _: Any) -> _Sink:
+    @contextmanager
+    def sink(file: BinaryIO, _: Any) -> Iterator[Write]:
         """One array, an item a line."""
-        return _Sink(file)
-
-
-class _Sink:
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.before = file, b"[\n"
-
-    def write(self, row: dict[str, Any]) -> None:
-        self.file.write(self.before + exact.dumps(row))
-        self.before = b",\n"
-
-    def close(self) -> None:
-        self.file.write(b"\n]\n" if self.before == b",\n" else b"[\n]\n")
+        before = itertools.chain([b"[\n"], itertools.repeat(b",\n"))
+        yield lambda row: file.write(next(before) + exact.dumps(row))
+        file.write(b"\n]\n" if next(before) == b",\n" else b"[\n]\n")
 
 
 def _opens(part: Part) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO, ClassVar
 
 import orjson
@@ -11,7 +12,7 @@ from qdata.rows import exact
 from qdata.rows.containers._head import Head
 from qdata.rows.containers._lines import line_parts, lines_of
 from qdata.rows.containers._objects import objects
-from qdata.rows.parts import Part, Rows
+from qdata.rows.parts import Part, Rows, Write
 
 
 class Jsonl:
@@ -19,6 +20,7 @@ class Jsonl:
 
     suffixes: ClassVar = (".jsonl", ".ndjson")
     unit: ClassVar = "line"
+    is_table: ClassVar = False
 
     @staticmethod
     def likeness(head: Head) -> int:
@@ -38,20 +40,10 @@ class Jsonl:
         return objects(*lines_of(part))
 
     @staticmethod
-    def sink(file: BinaryIO, _: Any) -> _Sink:
+    @contextmanager
+    def sink(file: BinaryIO, _: Any) -> Iterator[Write]:
         """A row a line."""
-        return _Sink(file)
-
-
-class _Sink:
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-
-    def write(self, row: dict[str, Any]) -> None:
-        self.file.write(exact.dumps(row) + b"\n")
-
-    def close(self) -> None:
-        """Nothing is left to write."""
+        yield lambda row: file.write(exact.dumps(row) + b"\n")
 
 
 def _is_json(text: bytes) -> bool:

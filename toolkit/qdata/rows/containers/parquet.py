@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO, ClassVar
 
@@ -12,10 +14,11 @@ import pyarrow.parquet as pq
 
 from qdata.errors import QdataError
 from qdata.paths import file_sha256
-from qdata.rows import exact, tables
+from qdata.rows import tables
+from qdata.rows.containers._column import Column
 from qdata.rows.containers._head import Head
-from qdata.rows.containers._spool import Spool
-from qdata.rows.parts import Part, Rows
+from qdata.rows.containers._spool import spool
+from qdata.rows.parts import Part, Rows, Write
 
 _ROWS = 1 << 14  # written at once
 
@@ -25,6 +28,7 @@ class Parquet:
 
     suffixes: ClassVar = (".parquet",)
     unit: ClassVar = "row"
+    is_table: ClassVar = True
 
     @staticmethod
     def likeness(head: Head) -> int:
@@ -75,9 +79,27 @@ class Parquet:
         return Rows(list(range(part.first, part.first + len(rows))), rows, [])
 
     @staticmethod
-    def sink(file: BinaryIO, columns: dict[str, Any]) -> _Sink:
-        """`columns`: of the dialect, with their types. Others are text, numbers or truth values, or else JSON text."""
-        return _Sink(file, columns)
+    @contextmanager
+    def sink(file: BinaryIO, wanted: Mapping[str, Any]) -> Iterator[Write]:
+        """`wanted`: the dialect's columns with their types; see Column for what becomes of each."""
+        columns: dict[str, Column] = {}
+
+        def write(row: dict[str, Any]) -> None:
+            for name, value in row.items():
+                if name not in columns:
+                    columns[name] = Column(wanted.get(name))
+                columns[name].see(value)
+            waiting.add(row)
+
+        def table(rows: list[dict[str, Any]]) -> pl.DataFrame:
+            return pl.DataFrame([column.series(name, [r.get(name) for r in rows]) for name, column in columns.items()])
+
+        with spool() as waiting:
+            yield write
+            with pq.ParquetWriter(file, table([]).to_arrow().schema, compression="zstd") as writer:
+                rows = waiting.rows()
+                while block := list(itertools.islice(rows, _ROWS)):
+                    writer.write_table(table(block).to_arrow())
 
 
 def _groups(part: Part) -> list[tuple[int, int]]:
@@ -92,47 +114,3 @@ def _groups(part: Part) -> list[tuple[int, int]]:
 
 def _range(part: Part, start: int, stop: int, sha256: str) -> Part:
     return replace(part, start=start, stop=stop, first=start + 1, sha256=sha256)
-
-
-_KINDS = {str: pl.String, bool: pl.Boolean, int: pl.Int64, float: pl.Float64}
-
-
-class _Sink:
-    """Rows wait in a file beside until the type of each column is known."""
-
-    def __init__(self, file: BinaryIO, columns: dict[str, Any]) -> None:
-        self.file, self.columns, self.spool = file, columns, Spool()
-
-    def write(self, row: dict[str, Any]) -> None:
-        self.spool.add(row)
-
-    def close(self) -> None:
-        types = {name: self._type(name, kinds) for name, kinds in self.spool.kinds.items()}
-        empty = pl.DataFrame(schema={name: kind or pl.String for name, kind in types.items()}).to_arrow()
-        with pq.ParquetWriter(self.file, empty.schema, compression="zstd") as writer:
-            block: list[dict[str, Any]] = []
-            for row in self.spool.rows():
-                block.append(row)
-                if len(block) == _ROWS:
-                    writer.write_table(_table(block, types).cast(empty.schema))
-                    block = []
-            if block:
-                writer.write_table(_table(block, types).cast(empty.schema))
-
-    def _type(self, name: str, kinds: set[type]) -> Any:
-        """The column's type; None: JSON text of whatever stands there."""
-        known = self.columns.get(name)
-        if isinstance(known, pl.List):
-            return known
-        only = kinds - {type(None)}
-        return _KINDS.get(only.pop()) if len(only) == 1 else None if only else pl.String
-
-
-def _table(rows: list[dict[str, Any]], types: dict[str, Any]) -> pa.Table:
-    columns = []
-    for name, kind in types.items():
-        values = [row.get(name) for row in rows]
-        if kind is None:
-            values = [None if v is None else exact.text(v) for v in values]
-        columns.append(pl.Series(name, values, kind or pl.String, strict=True))
-    return pl.DataFrame(columns).to_arrow()

@@ -15,6 +15,7 @@ class Text:
 
     suffixes: ClassVar = (".txt", ".text")
     unit: ClassVar = "line"
+    is_table: ClassVar = False
 
     @staticmethod
     def likeness(head: Head) -> int:

@@ -22,6 +22,7 @@ class Xlsx:
 
     suffixes: ClassVar = (".xlsx",)
     unit: ClassVar = "row"
+    is_table: ClassVar = True
 
     @staticmethod
     def likeness(head: Head) -> int:
