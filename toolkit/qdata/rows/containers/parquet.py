@@ -21,6 +21,7 @@ from qdata.rows.containers._spool import spool
 from qdata.rows.parts import Part, Rows, Write
 
 _ROWS = 1 << 14  # written at once
+_MOST = 1 << 17  # rows in a part: where values repeat, a row group says it is small and is large in memory
 
 
 class Parquet:
@@ -42,12 +43,12 @@ class Parquet:
         sha256 = file_sha256(part.bytes_at)
         start = stop = size = 0
         for rows, weight in groups:
-            if stop > start and size + weight > part_bytes:
+            if stop > start and (size + weight > part_bytes or stop - start + rows > _MOST):
                 yield _range(part, start, stop, sha256)
                 start, size = stop, 0
             stop, size = stop + rows, size + weight
-            step = max(1, rows * part_bytes // max(weight, 1))
-            while size > part_bytes and stop - start > step:
+            step = min(max(1, rows * part_bytes // max(weight, 1)), _MOST)
+            while (size > part_bytes or stop - start > _MOST) and stop - start > step:
                 yield _range(part, start, start + step, sha256)
                 start += step
                 size = (stop - start) * weight // rows
