@@ -93,6 +93,17 @@ def test_the_same_rows_are_the_same_bytes(tmp_path: Path, suffix: str) -> None:
         assert written(tmp_path / "sub", name, rows).read_bytes() == first
 
 
+def test_a_file_that_may_not_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In words, with the reason of the system; also where the cache has no room for a decompressed copy."""
+
+    def refused(path: Path) -> Path:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(compression, "plain", refused)
+    with pytest.raises(QdataError, match=r"f\.jsonl: cannot be read \(Permission denied"):
+        rows_of(write(tmp_path, "f.jsonl", "{}"))
+
+
 HEADS = [b"", b"PAR1", b"ARROW1\0\0", b"\xff\xff\xff\xff", b"PK\x03\x04", b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd",
          b"BZh91AY&SY", b"\xfd7zXZ\x00", b"[", b'{"a":', b"\xef\xbb\xbf", b'a,b\n"', b"[[[[", b'{"a":1}\n']  # fmt: skip
 

@@ -49,8 +49,11 @@ def parts_of(path: Path, source: str, relative: str, part_bytes: int = PART_BYTE
     """
     if not path.is_file():
         raise QdataError(f"{path}: no such file")
-    plain = compression.plain(path) if path.stat().st_size else path
-    size = plain.stat().st_size
+    try:
+        plain = compression.plain(path) if path.stat().st_size else path
+        size = plain.stat().st_size
+    except OSError as error:
+        raise QdataError(f"{path}: cannot be read ({error.strerror}: {error.filename})") from None
     if size == 0:
         raise QdataError(f"{path}: the file is empty; wanted at least one row")
     container = _container(path, plain)
