@@ -307,7 +307,7 @@ def test_an_array_is_written_for_json() -> None:
     assert json.loads(Path("out.json").read_bytes()) == rows_of("out.jsonl")
     qdata("convert", "out.json", "--to", "pairs", "-o", "back.jsonl")
     assert ledger("back.jsonl")["row"].to_list() == ["work/a.jsonl#1", "work/a.jsonl#2"]
-    assert "wanted a name ending in .jsonl or .json" in refused("convert", "a.jsonl", "--to", "alpaca", "-o", "out.csv")
+    assert "wanted a name ending in .csv, .json" in refused("convert", "a.jsonl", "--to", "alpaca", "-o", "out.md")
 
 
 def test_row_ids_survive_any_number_of_files(qwen2: Path) -> None:

@@ -127,7 +127,7 @@ def test_what_is_not_there_is_told(here: Path) -> None:
         refused("align-anythin")
     )
     assert "Did you mean 'rows'?" in refused("rwos")
-    assert refused("empty").startswith("empty: wanted files ending in .jsonl")
+    assert refused("empty").startswith("empty: wanted files ending in .")
 
 
 def test_a_name_is_the_data_set_or_its_sample(here: Path) -> None:

@@ -107,11 +107,10 @@ def test_tools_and_calls_are_json_text() -> None:
 @pytest.mark.parametrize("whole", [2**53 + 1, 2**63, 2**64 + 1, 10**29, -(2**63) - 1])
 def test_whole_numbers_come_back_to_the_last_digit(whole: int) -> None:
     """An id of 20 or 30 digits in a column nobody knows is not rounded: nothing is lost."""
-    from qdata.rows.source import Part, _lines
+    from qdata.rows.containers._objects import objects
 
     line = f'{{"instruction": "q", "output": "a", "id": {whole}}}'.encode()
-    part = Part("s", "f", None, "jsonl", 0, len(line), 1, "")  # type: ignore[arg-type]
-    frame, bad = columns(_lines(part, line), ALPACA)
+    frame, bad = columns(objects([1], [line]), ALPACA)
     assert not bad
     assert said(json.loads(frame["extra"][0])) == said({"id": whole})
 

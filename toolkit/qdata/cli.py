@@ -7,6 +7,10 @@ something; those that only look are in cli_look.py.
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,10 +18,12 @@ import click
 from rich.markup import escape
 
 from qdata import cli_look
-from qdata.cli_base import Group, Persona, console, fraction_or_number, input_options, persona_values
+from qdata.cli_base import Group, Persona, console, fraction_or_number, input_options, persona_values, sources_of
 from qdata.errors import QdataError
 from qdata.paths import name_of
-from qdata.recipe import DataRecipe, Source, Specials, Think, TooLong, help_of
+from qdata.recipe import DataRecipe, Specials, Think, TooLong, help_of
+
+STDOUT = Path("-")
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,7 +52,12 @@ def fetch(name: str, revision: str | None) -> None:
 @main.command()
 @input_options
 @click.option("--to", required=True, metavar="DIALECT", help="Dialect to write; `qdata formats` lists them.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write: .jsonl, or .json for one array.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write: .jsonl .json .csv .tsv .parquet, each also .gz .zst .bz2 .xz; or - for stdout.",
+)
 def convert(
     inputs: tuple[str, ...],
     to: str,
@@ -60,7 +71,8 @@ def convert(
     """Turn rows of one dialect into rows of another. Columns nobody knows come back out.
 
     The dialect is told by the rows and shown with one of them. A catalogue name stands for data/NAME/ if it was
-    fetched, else for the sample that ships with qdata. Without -o the output is data/NAME.DIALECT.jsonl.
+    fetched, else for the sample that ships with qdata, and `-` for stdin. Without -o the output is
+    data/NAME.DIALECT.jsonl; with `-o -` rows go to stdout, JSON lines without a ledger, and the report to stderr.
     """
     from qdata import convert as library
     from qdata import report, workspace
@@ -69,7 +81,19 @@ def convert(
     workspace.check()
     if not inputs:
         raise QdataError("no input given; wanted files, folders or a catalogue name (`qdata catalog` lists them)")
-    sources = [Source(path=path, format=from_, map=rename) for path in inputs]
+    if output == STDOUT and as_json:
+        raise QdataError("-o - and --json: both would go to stdout; leave one out")
+    sources = sources_of(inputs, from_, rename)
+    report.left_out(console, sources)
+    if output == STDOUT:
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "stdout.jsonl"
+            result = library.convert(sources, to, target, console=console, **options)
+            report.notices(console, result.inputs)
+            console.print(report.rows_line(result.manifest["rows"]), highlight=False)
+            with target.open("rb") as rows:
+                shutil.copyfileobj(rows, sys.stdout.buffer)
+        return
     target = output or library.default_output(sources, to)
     ours = output is None and target.exists() and manifest_beside(target) is not None
     result = library.convert(sources, to, target, replace=overwrite or ours, console=console, **options)
@@ -127,11 +151,10 @@ def render(
         last = workspace.last("rows")
         console.print(f"no input given: taking the last output, [bold]{escape(str(last))}[/]", highlight=False)
         inputs = (str(last),)
-    sources, held_out = (
-        tuple(Source(path=path, format=from_, map=rename) for path in paths) for paths in (inputs, validation)
-    )
+    sources, held_out = (sources_of(paths, from_, rename) for paths in (inputs, validation))
+    report.left_out(console, [*sources, *held_out])
     recipe = DataRecipe(sources=sources, validation=held_out, **settings)
-    target = output or _shards_folder(inputs, recipe.template)
+    target = output or _shards_folder([one.path for one in sources], recipe.template)
     shards = _holds_shards(target)
     if overwrite and target.exists() and not shards and not (target.is_dir() and not any(target.iterdir())):
         raise QdataError(
@@ -156,7 +179,7 @@ def _holds_shards(folder: Path) -> bool:
     return isinstance(manifest, dict) and manifest.get("command") == "render"
 
 
-def _shards_folder(inputs: tuple[str, ...], template: str) -> Path:
+def _shards_folder(inputs: Sequence[str], template: str) -> Path:
     names = {name_of(p) for p in inputs}
     if len(names) != 1:
         raise QdataError("several inputs: name the output with -o FOLDER")

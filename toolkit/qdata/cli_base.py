@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -95,10 +96,20 @@ def fraction_or_number(_: click.Context, __: click.Parameter, value: str | None)
     return number
 
 
+def sources_of(paths: Sequence[str], from_: str | None, rename: dict[str, str]) -> tuple[Source, ...]:
+    """The paths as sources of one dialect; `-` is what comes through stdin."""
+    if "-" not in paths:
+        return tuple(Source(path=path, format=from_, map=rename) for path in paths)
+    from qdata.rows import stdin
+
+    piped = Source(path=str(stdin.spooled(sys.stdin.buffer)), name=stdin.NAME, format=from_, map=rename)
+    return tuple(piped if path == "-" else Source(path=path, format=from_, map=rename) for path in paths)
+
+
 def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The arguments and options that all commands reading rows share."""
     options = [
-        click.argument("inputs", nargs=-1, metavar="[FILE|FOLDER|GLOB|NAME]..."),
+        click.argument("inputs", nargs=-1, metavar="[FILE|FOLDER|GLOB|NAME|-]..."),
         click.option("--from", "from_", metavar="DIALECT", help=help_of(Source, "format")),
         click.option("--map", "rename", metavar="OURS=THEIRS,…", callback=column_map, help=help_of(Source, "map")),
         click.option("--skip-bad", is_flag=True, help="Set unreadable rows aside in the ledger instead of stopping."),

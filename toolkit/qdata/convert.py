@@ -22,8 +22,6 @@ from qdata.rows import source as containers
 from qdata.rows.columns import struct_fields
 from qdata.tokens.shards import write_json
 
-SUFFIXES = (".jsonl", ".json")
-
 
 class Converted(NamedTuple):
     """The manifest, and a look at the way: per input file its dialect and a row, and the first row written."""
@@ -45,14 +43,13 @@ def convert(
     workers: int = 1,
     console: Console | None = None,
 ) -> Converted:
-    """Writes all rows of the sources to `output` (.jsonl, or .json for one array) in the dialect `to`.
+    """Writes all rows of the sources to `output` in the dialect `to`; its name says in which container.
 
     Columns nobody knows come back out. Rows that `to` cannot express are refused, or with `skip_bad` set aside in the
     ledger. Beside the file lies OUTPUT.qdata/ with manifest, ledger and dropped rows. Nothing is written on an error.
     """
     form = plugin.find(formats, to)
-    if output.suffix not in SUFFIXES:
-        raise QdataError(f"-o {output}: wanted a name ending in {' or '.join(SUFFIXES)}")
+    containers.refuse_name(output.name)
     _refuse_foreign(output, replace)
     with whole(output, replace=replace) as partial, whole(provenance.sidecar(output), replace=True) as beside:
         inputs = pipeline.find(sources, base)
@@ -64,7 +61,7 @@ def convert(
         ]
         done = list(pipeline.progress(local.run(process, works, workers), len(works), "reading", console))
         pipeline.refuse_bad(done)
-        rows, first = _write(form, to, done, partial, skip_bad, array=output.suffix == ".json")
+        rows, first = _write(form, to, done, partial, output.name, skip_bad)
         beside.mkdir()
         book = _book(rows, output.name)
         ledger.write(book, beside / "ledger.parquet")
@@ -85,12 +82,11 @@ def convert(
 
 
 def _write(
-    form: Any, to: str, done: Sequence[Done], file: Path, skip_bad: bool, array: bool
+    form: Any, to: str, done: Sequence[Done], file: Path, name: str, skip_bad: bool
 ) -> tuple[pl.DataFrame, dict[str, Any] | None]:
     """Writes the rows part by part; returns all rows (CONVERSATION + index in the output), and the first written."""
     frames, first, written = [], None, itertools.count()
-    with file.open("wb") as sink:
-        sink.write(b"[\n" if array else b"")
+    with containers.sink(file, name, form.columns) as write:
         for one in done:
             frame = one.conversations()
             drops = frame["drop"].to_list()
@@ -102,15 +98,13 @@ def _write(
                     lost.append((conversation["row"], out))
                 elif out is not None:
                     places[at] = next(written)
-                    sink.write(b",\n" if array and places[at] else b"")
-                    sink.write(exact.dumps(out) + (b"" if array else b"\n"))
+                    write(out)
                     first = first or out
             if lost and not skip_bad:
                 raise QdataError(_refusal(to, lost))
             frames.append(frame.with_columns(pl.Series("drop", drops, pl.String), pl.Series("index", places, pl.Int64)))
-        sink.write(b"\n]\n" if array else b"")
-    if first is None:
-        raise QdataError("no row is left to write; with --skip-bad all were set aside")
+        if first is None:
+            raise QdataError("no row is left to write; with --skip-bad all were set aside")
     return pl.concat(frames, how="diagonal_relaxed"), first
 
 

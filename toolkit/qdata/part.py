@@ -21,7 +21,7 @@ from qdata import schema
 from qdata.errors import QdataError
 from qdata.paths import whole
 from qdata.rows import ledger, load, provenance
-from qdata.rows.source import Bad, Part
+from qdata.rows.parts import Bad, Part
 from qdata.rows.steps.placeholders import unfilled
 from qdata.tokens.template import Template
 

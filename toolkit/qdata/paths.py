@@ -14,6 +14,8 @@ import platformdirs
 
 from qdata.errors import QdataError
 
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
+
 
 def cache_dir() -> Path:
     """`QDATA_CACHE_DIR`, else the user's cache folder of the platform."""
@@ -67,7 +69,12 @@ def name_of(path: str) -> str:
     while not found.exists() and set("*?[") & set(str(found)):
         found = found.parent
     full = found if found.name not in ("", "..") else found.resolve()  # "." has no name of its own
-    return (full.stem if full.is_file() else full.name).lstrip(".") or "rows"
+    return (Path(stripped(full.name)).stem if full.is_file() else full.name).lstrip(".") or "rows"
+
+
+def stripped(name: str) -> str:
+    """A file's name without what says how it is compressed: `x.jsonl` of `x.jsonl.gz`."""
+    return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in COMPRESSED else name
 
 
 def remove(path: Path) -> None:

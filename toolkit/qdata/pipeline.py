@@ -278,8 +278,7 @@ def refuse_bad(done: Sequence[Done]) -> None:
             (path, pl.read_parquet(file, columns=["row"], glob=False)["row"]) for path, file in files
         )
         return
-    unit = {"jsonl": "line", "csv": "row", "tsv": "row"}
-    shown = [f"{p.label}, {unit.get(p.container, 'row')} {b.ordinal}: {b.reason}" for p, b in bad[:5]]
+    shown = [f"{p.label}, {source.unit(p.container)} {b.ordinal}: {b.reason}" for p, b in bad[:5]]
     more = [f"… and {len(bad) - 5} more"] if len(bad) > 5 else []
     count = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
     what_to_do = f"Mend the {count}, or set them aside with --skip-bad: they are kept in the ledger with their reason."

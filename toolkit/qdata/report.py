@@ -12,6 +12,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from qdata.pipeline import Found
+    from qdata.recipe import Source
 
 
 def notices(console: Console, inputs: Sequence[Found]) -> None:
@@ -26,6 +27,15 @@ def notices(console: Console, inputs: Sequence[Found]) -> None:
         console.print(f"  {escape(shorten(seen.sample, 200))}", style="dim", highlight=False)
     for name in sorted({name for found in inputs for name in found.samples}):
         sample_notice(console, name)
+
+
+def left_out(console: Console, sources: Sequence[Source]) -> None:
+    """Files below the named folders that look like rows and are none of them."""
+    from qdata.rows.source import left_out
+
+    for one in sources:
+        for path, reason in left_out(Path(one.path)):
+            console.print(f"not read: {escape(str(path))} ({reason})", style="dim", highlight=False)
 
 
 def sample_notice(console: Console, name: str) -> None:

@@ -13,7 +13,7 @@ import orjson
 import polars as pl
 
 from qdata.rows import exact
-from qdata.rows.source import Bad, Rows, short
+from qdata.rows.parts import Bad, Rows, short
 
 # Fields whose nested values are kept as JSON text: see schema.py.
 JSON_TEXT = frozenset({"tools", "tool_calls"})

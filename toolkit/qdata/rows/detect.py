@@ -10,7 +10,7 @@ from qdata import plugin
 from qdata.errors import QdataError
 from qdata.rows import formats
 from qdata.rows.columns import renamed
-from qdata.rows.source import Bad
+from qdata.rows.parts import Bad
 
 
 class Detection(NamedTuple):

@@ -19,9 +19,23 @@ _DIGITS = bytes(b in b"0123456789" for b in range(256))
 def has_long_digits(data: bytes) -> bool:
     """Whether a JSON text may hold an integer beyond 64 bits.
 
-    19 digits in a row cover two neighbours of every ninth byte: that is asked first, 20 times as fast as the pattern.
+    19 digits in a row cover two neighbours of every ninth byte: only where there are such is looked at closely. Digits
+    that stand where no number can begin (inside a text, behind a point) make no such integer.
     """
-    return b"\1\1" in data[::9].translate(_DIGITS) and _LONG.search(data) is not None
+    probe = data[::9].translate(_DIGITS)
+    at = probe.find(b"\1\1")
+    while at >= 0:
+        found = _LONG.search(data, max(0, 9 * at - 9), 9 * at + 19)  # the first two that a row covers see its beginning
+        if found and _begins(data, found.start()):
+            return True
+        at = probe.find(b"\1\1", at + 1)
+    return False
+
+
+def _begins(data: bytes, at: int) -> bool:
+    """Whether a number may begin at a byte: at the start, or behind a colon, a comma, a bracket or a line end."""
+    before = data[max(0, at - 64) : at].removesuffix(b"-")
+    return not before.strip() or before.rstrip(b" \t\r").endswith((b":", b",", b"[", b"\n"))
 
 
 def loads(data: bytes) -> Any:

@@ -10,7 +10,7 @@ import polars as pl
 from qdata import plugin, schema
 from qdata.rows import exact, formats, source
 from qdata.rows.columns import columns
-from qdata.rows.source import Bad, Part
+from qdata.rows.parts import Bad, Part
 
 
 class Loaded(NamedTuple):

@@ -16,7 +16,7 @@ import polars as pl
 
 from qdata.errors import QdataError
 from qdata.paths import file_sha256
-from qdata.rows.source import Part
+from qdata.rows.parts import Part
 
 
 def sidecar(path: Path) -> Path:

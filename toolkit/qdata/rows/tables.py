@@ -1,48 +1,58 @@
-"""Row groups of Parquet files as plain dicts. Values that JSON has no word for become text, so that nothing crashes
-on the way out and nothing is lost."""
+"""Tables of Arrow to plain dicts. Values that JSON has no word for become text, so that nothing crashes on the way out
+and nothing is lost."""
 
 from __future__ import annotations
 
 import base64
 import datetime
-from pathlib import Path
+import math
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from qdata.errors import QdataError
 
 
-def row_groups(path: Path) -> list[int]:
-    """The number of rows of each row group. Raises QdataError for what is no Parquet file."""
-    try:
-        meta = pq.ParquetFile(path).metadata
-    except Exception as error:
-        raise QdataError(f"{path}: not a readable Parquet file ({error})") from None
-    return [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
+def rows_of(table: pa.Table, label: str) -> list[dict[str, Any]]:
+    """The rows of a table; a null is a missing key. Raises QdataError where two columns have one name."""
+    names = table.column_names
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise QdataError(f"{label}: two columns are called {twice!r}; wanted a name for each")
+    if not names:
+        return [{} for _ in range(table.num_rows)]
+    columns = [_values(column) for column in table.columns]
+    if not any(column.null_count for column in table.columns):
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    return [
+        {k: v for k, v in zip(names, values, strict=True) if v is not None} for values in zip(*columns, strict=True)
+    ]
 
 
-def rows_of(path: Path, group: int) -> list[dict[str, Any]]:
-    """The rows of a row group; a null is a missing key. Raises QdataError where the group cannot be read."""
-    try:
-        table = pq.ParquetFile(path).read_row_group(group)
-        listed: list[dict[str, Any]] = table.to_pylist()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise QdataError(f"{path}: row group {group} is not readable ({error})") from None
-    odd = [field.name for field in table.schema if not _is_plain(field.type)]
-    for row in listed if odd else ():
-        row.update({name: _said(row[name]) for name in odd})
-    return [{k: v for k, v in row.items() if v is not None} for row in listed]
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """A column as Python values. polars makes those of strings and lists of objects several times as fast."""
+    kind = column.type
+    if _is_plain(kind):
+        listed: list[Any] = pl.from_arrow(pa.table({"c": column}))["c"].to_list()  # type: ignore[index]
+        return [_number(v) for v in listed] if pa.types.is_floating(kind) else listed
+    return [_said(value) for value in column.to_pylist()]
 
 
-def _is_plain(kind: Any) -> bool:
-    """Whether every value of an Arrow type is one JSON has a word for."""
-    if pa.types.is_nested(kind):
-        return all(_is_plain(kind.field(i).type) for i in range(kind.num_fields))
-    simple = (pa.types.is_string, pa.types.is_large_string, pa.types.is_boolean, pa.types.is_integer,
-              pa.types.is_floating, pa.types.is_null, pa.types.is_string_view)  # fmt: skip
+def _is_plain(kind: pa.DataType) -> bool:
+    """Whether every value of an Arrow type is one JSON has a word for, and polars and Arrow make the same of it."""
+    types = pa.types
+    if types.is_list(kind) or types.is_large_list(kind):
+        return _is_plain(kind.value_type)
+    if types.is_struct(kind):
+        return kind.num_fields > 0 and all(_is_plain(kind.field(i).type) for i in range(kind.num_fields))
+    simple = (types.is_string, types.is_large_string, types.is_boolean, types.is_integer, types.is_float32,
+              types.is_float64, types.is_null, types.is_string_view)  # fmt: skip
     return any(one(kind) for one in simple)
+
+
+def _number(value: float | None) -> float | str | None:
+    """A number; what is none, as text: NaN is not null, though many a table means it."""
+    return value if value is None or math.isfinite(value) else str(value)
 
 
 def _said(value: Any) -> Any:

@@ -1,0 +1,114 @@
+"""`qdata convert` through pipes, into every container, and over folders that hold other things too."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+
+from qdata.cli import main
+from qdata.rows import source
+
+ROWS = [
+    {"messages": [{"role": "user", "content": "你好\r\n\"q\"\u2028"}, {"role": "assistant", "content": "答"}], "id": 7},
+    {"messages": [{"role": "user", "content": "天气？"},
+                  {"role": "assistant", "content": "", "tool_calls": [{"name": "f", "arguments": {"a": 1}}]}],
+     "tools": [{"name": "f", "parameters": {"a": {}}}, {"name": "g"}]},
+]  # fmt: skip
+LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current directory with one sound file in it, and a cache of its own."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("QDATA_CACHE_DIR", str(tmp_path / "cache"))
+    (folder / "in.jsonl").write_bytes(LINES)
+    return folder
+
+
+def qdata(*words: str, piped: bytes | None = None) -> Result:
+    return CliRunner().invoke(main, list(words), catch_exceptions=False, input=io.BytesIO(piped) if piped else None)
+
+
+def rows(text: str | bytes) -> list[Any]:
+    return [json.loads(line) for line in (text.encode() if isinstance(text, str) else text).splitlines()]
+
+
+def test_rows_go_through_a_pipe() -> None:
+    """In a process of its own: rows alone on stdout, the report on stderr, nothing written here."""
+    words = [sys.executable, "-m", "qdata.cli", "convert", "-", "--to", "messages", "-o", "-"]
+    done = subprocess.run(words, input=LINES, capture_output=True, check=True, timeout=120)
+    assert [json.loads(line) for line in done.stdout.split(b"\n")[:-1]] == ROWS
+    assert b"2 rows in: 2 kept" in done.stderr
+    assert [p.name for p in Path().iterdir()] == ["in.jsonl"]
+
+
+def test_piped_rows_have_the_source_stdin() -> None:
+    """And the same ids each time, whatever they are compressed with."""
+    for name in ("a.jsonl", "b.jsonl"):
+        assert qdata("convert", "-", "--to", "messages", "-o", name, piped=LINES).exit_code == 0
+        assert pl.read_parquet(f"{name}.qdata/ledger.parquet")["row"].to_list() == ["stdin/stdin#1", "stdin/stdin#2"]
+    assert Path("a.jsonl").read_bytes() == Path("b.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "piped", "wanted"),
+    [
+        (["-", "--to", "alpaca", "-o", "-"], b"{bad\n", "stdin: no rows in it. Line 1: not valid JSON"),
+        (["-", "-", "--to", "alpaca", "-o", "-"], LINES, "stdin: given twice"),
+        (["in.jsonl", "--to", "messages", "-o", "-", "--json"], None, "-o - and --json: both would go to stdout"),
+        (["in.jsonl", "--to", "messages", "-o", "x.xlsx.gz"], None, "-o x.xlsx.gz: wanted a name ending in .csv"),
+    ],
+)
+def test_what_cannot_be_piped_is_told(words: list[str], piped: bytes | None, wanted: str) -> None:
+    """One message, exit code 2, nothing on stdout."""
+    done = qdata("convert", *words, piped=piped)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert wanted in done.stderr
+
+
+@pytest.mark.parametrize("ending", source.writable())
+@pytest.mark.parametrize("packed", ["", ".gz", ".zst", ".bz2", ".xz"])
+def test_there_and_back_through_every_container(ending: str, packed: str) -> None:
+    """Messages, tool calls and schemas come back as they were; a column nobody knows too (of CSV as text)."""
+    name = f"out{ending}{packed}"
+    assert qdata("convert", "in.jsonl", "--to", "messages", "-o", name).exit_code == 0
+    done = qdata("convert", name, "--to", "messages", "-o", "-")
+    assert done.exit_code == 0, done.stderr
+    back = rows(done.stdout_bytes.replace("\u2028".encode(), b"\\u2028"))
+    if ending in (".csv", ".tsv"):
+        assert [row.pop("id") for row in back] == ["7", ""]
+        assert back == [{k: v for k, v in row.items() if k != "id"} for row in ROWS]
+    else:
+        assert back == ROWS
+
+
+def test_the_default_output_is_named_without_the_compression() -> None:
+    """x.jsonl.gz becomes data/x.messages.jsonl."""
+    assert qdata("convert", "in.jsonl", "--to", "messages", "-o", "x.jsonl.gz").exit_code == 0
+    assert qdata("convert", "x.jsonl.gz", "--to", "messages").exit_code == 0
+    assert sorted(p.name for p in Path("data").glob("*.jsonl")) == ["x.messages.jsonl"]
+
+
+def test_a_folder_with_shards_in_it_is_still_a_folder_of_rows() -> None:
+    """What render put there is left out, and told; so is what only describes a data set."""
+    Path("data/shards/train").mkdir(parents=True)
+    Path("data/shards/manifest.json").write_text('{"command": "render"}')
+    Path("data/shards/train/state.json").write_text("{}")
+    Path("data/dataset_info.json").write_text("{}")
+    Path("data/a.jsonl").write_bytes(LINES)
+    done = qdata("convert", "data", "--to", "messages", "-o", "out.jsonl")
+    assert done.exit_code == 0, done.stderr
+    assert "not read: data/shards (shards that qdata render made)" in done.stderr
+    assert "not read: data/dataset_info.json (about the data set, no rows)" in done.stderr
+    assert rows(Path("out.jsonl").read_bytes().replace("\u2028".encode(), b"\\u2028")) == ROWS

@@ -1,0 +1,137 @@
+"""Where strings, brackets and commas stand in JSON text, found by whole arrays of bytes and not by a parser.
+
+For what a parser does not tell: where the items of an array begin that is too large to be parsed at once, and how many
+keys were written, so that a key written twice (parsers keep the last, silently) is noticed.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+_QUOTE, _BACKSLASH, _COMMA, _COLON = (ord(c) for c in '"\\,:')
+_DELTA = np.zeros(256, np.int8)
+_DELTA[[ord("["), ord("{")]] = 1
+_DELTA[[ord("]"), ord("}")]] = -1
+_MARKS = _DELTA != 0
+_MARKS[_COMMA] = True
+_BLOCK = 1 << 18  # small enough for a processor's own memory
+Positions = npt.NDArray[np.int64]
+
+
+class BrokenArrayError(Exception):
+    """The text is no array: at which byte, and what is wrong there."""
+
+    def __init__(self, at: int, what: str) -> None:
+        super().__init__(what)
+        self.at = at
+
+
+class Item(NamedTuple):
+    """Where an item of an array stands: its first byte, and the byte after its last (the comma or bracket)."""
+
+    start: int
+    stop: int
+
+
+def _quotes(text: npt.NDArray[np.uint8], escaped: bool) -> tuple[Positions, bool]:
+    """Positions of the quotes that begin or end strings, and whether the byte after the text is an escaped one.
+
+    `escaped`: the first byte is one, because the block before ended in a backslash. Backslashes stand in runs, and
+    only behind a run of odd length is a byte escaped.
+    """
+    marks = text == _QUOTE
+    slashes = np.flatnonzero(text == _BACKSLASH)
+    if escaped and len(text):
+        marks[0] = False
+        slashes = slashes[1:] if len(slashes) and slashes[0] == 0 else slashes
+    if not len(slashes):
+        return np.flatnonzero(marks), False
+    borders = np.flatnonzero(np.diff(slashes) != 1)
+    starts = slashes[np.concatenate(([0], borders + 1))]
+    ends = slashes[np.concatenate((borders, [len(slashes) - 1]))]
+    behind = ends[(ends - starts) % 2 == 0] + 1
+    marks[behind[behind < len(text)]] = False
+    return np.flatnonzero(marks), bool(len(behind) and behind[-1] == len(text))
+
+
+def items(blocks: Iterable[bytes]) -> Iterator[Item]:
+    """The items of the JSON array whose text comes in blocks, in order. What stands in them is not looked at.
+
+    Raises BrokenArrayError where there is no array, where it does not end, and where something follows its end.
+    """
+    offset, depth, in_string, escaped, start, ended = 0, 0, False, False, -1, False
+    for block in blocks:
+        text = np.frombuffer(block, np.uint8)
+        if start < 0:
+            skipped = _blank(block, bom=offset == 0)
+            if skipped < len(block):
+                if block[skipped : skipped + 1] != b"[":
+                    raise BrokenArrayError(offset + skipped, "wanted [ at the beginning of an array")
+                start = offset + skipped + 1
+        quotes, escaped = _quotes(text, escaped)
+        marks = np.flatnonzero(_MARKS[text])
+        marks = marks[(np.searchsorted(quotes, marks) + in_string) % 2 == 0]
+        in_string ^= bool(len(quotes) % 2)
+        depths = depth + np.cumsum(_DELTA[text[marks]], dtype=np.int64)
+        depth = int(depths[-1]) if len(depths) else depth
+        closing = np.flatnonzero(depths <= 0)
+        if not ended and len(closing):
+            ended, end = True, int(marks[closing[0]])
+            if block[end : end + 1] != b"]":
+                raise BrokenArrayError(offset + end, "wanted ] at the end of the array")
+            inside = marks[: closing[0]][depths[: closing[0]] == 1]
+            stops = [*inside[text[inside] == _COMMA].tolist(), end]
+            after = end + 1
+        else:
+            inside = marks[depths == 1]
+            stops = [] if ended else inside[text[inside] == _COMMA].tolist()
+            after = 0
+        if ended and after + _blank(block[after:]) < len(block):
+            raise BrokenArrayError(offset + after + _blank(block[after:]), "wanted nothing after the array")
+        for stop in stops:
+            yield Item(start, offset + stop)
+            start = offset + stop + 1
+        offset += len(block)
+    if not ended:
+        raise BrokenArrayError(
+            offset, "the array does not end" if start >= 0 else "wanted [ at the beginning of an array"
+        )
+
+
+def _blank(data: bytes, bom: bool = False) -> int:
+    """How many bytes of blank space (and the byte order mark) the data begins with."""
+    rest = data.removeprefix(b"\xef\xbb\xbf") if bom else data
+    return len(data) - len(rest.lstrip(b" \t\r\n"))
+
+
+def keys(data: bytes) -> int:
+    """How many keys are written in valid JSON texts: outside of strings, colons stand behind keys only."""
+    count, in_string, escaped = 0, False, False
+    for start in range(0, len(data), _BLOCK):
+        text = np.frombuffer(data, np.uint8, min(_BLOCK, len(data) - start), start)
+        quotes, escaped = _quotes(text, escaped)
+        colons = np.flatnonzero(text == _COLON)
+        count += int(np.count_nonzero((np.searchsorted(quotes, colons) + in_string) % 2 == 0))
+        in_string ^= bool(len(quotes) % 2)
+    return count
+
+
+def twice(text: bytes) -> str | None:
+    """A key that stands twice in one object of a valid JSON text; None where there is none."""
+    found: list[str] = []
+    json.loads(text, object_pairs_hook=functools.partial(_pairs, found))
+    return found[0] if found else None
+
+
+def _pairs(found: list[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        found.append(next(name for name in names if names.count(name) > 1))
+    return made
