@@ -46,6 +46,7 @@ def fetch(name: str, revision: str | None) -> None:
 @main.command()
 @input_options
 @click.option("--to", required=True, metavar="DIALECT", help="Dialect to write; `qdata formats` lists them.")
+@click.option("--lossy", is_flag=True, help="Leave out what DIALECT cannot express; the ledger says what that was.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write: .jsonl, or .json for one array.")
 def convert(
     inputs: tuple[str, ...],
@@ -53,6 +54,7 @@ def convert(
     output: Path | None,
     from_: str | None,
     rename: dict[str, str],
+    character: str | None,
     overwrite: bool,
     as_json: bool,
     **options: Any,
@@ -69,7 +71,7 @@ def convert(
     workspace.check()
     if not inputs:
         raise QdataError("no input given; wanted files, folders or a catalogue name (`qdata catalog` lists them)")
-    sources = [Source(path=path, format=from_, map=rename) for path in inputs]
+    sources = [Source(path=path, format=from_, map=rename, character=character) for path in inputs]
     target = output or library.default_output(sources, to)
     ours = output is None and target.exists() and manifest_beside(target) is not None
     result = library.convert(sources, to, target, replace=overwrite or ours, console=console, **options)
@@ -106,6 +108,7 @@ def render(
     inputs: tuple[str, ...],
     from_: str | None,
     rename: dict[str, str],
+    character: str | None,
     validation: tuple[str, ...],
     output: Path | None,
     overwrite: bool,
@@ -128,7 +131,8 @@ def render(
         console.print(f"no input given: taking the last output, [bold]{escape(str(last))}[/]", highlight=False)
         inputs = (str(last),)
     sources, held_out = (
-        tuple(Source(path=path, format=from_, map=rename) for path in paths) for paths in (inputs, validation)
+        tuple(Source(path=path, format=from_, map=rename, character=character) for path in paths)
+        for paths in (inputs, validation)
     )
     recipe = DataRecipe(sources=sources, validation=held_out, **settings)
     target = output or _shards_folder(inputs, recipe.template)

@@ -101,6 +101,7 @@ def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.argument("inputs", nargs=-1, metavar="[FILE|FOLDER|GLOB|NAME]..."),
         click.option("--from", "from_", metavar="DIALECT", help=help_of(Source, "format")),
         click.option("--map", "rename", metavar="OURS=THEIRS,…", callback=column_map, help=help_of(Source, "map")),
+        click.option("--character", metavar="NAME", help=help_of(Source, "character")),
         click.option("--skip-bad", is_flag=True, help="Set unreadable rows aside in the ledger instead of stopping."),
         click.option("--strict", is_flag=True, help="Refuse samples that only stand in for a data set."),
         click.option("--overwrite", is_flag=True, help="Replace an existing output."),
