@@ -126,7 +126,7 @@ def _write(
                     sink.write(exact.dumps(out) + (b"" if array else b"\n"))
                     first = first or out
             if lost and not skip_bad:
-                raise QdataError(_refusal(to, lost))
+                raise QdataError(_refusal(to, lost, left_out is not None))
             frames.append(frame.with_columns(pl.Series("drop", drops, pl.String), pl.Series("index", places, pl.Int64)))
         sink.write(b"\n]\n" if array else b"")
     if first is None:
@@ -204,15 +204,18 @@ def _of_turns() -> frozenset[str]:
     return frozenset(f"{name}[]" for columns in known for name, dtype in columns.items() if struct_fields(dtype))
 
 
-def _refusal(to: str, lost: list[tuple[str, str]]) -> str:
+def _refusal(to: str, lost: list[tuple[str, str]], lossy: bool) -> str:
     shown = [f"{row}: {to} cannot express {what}" for row, what in lost[:5]]
     more = [f"… and {len(lost) - 5} more"] if len(lost) > 5 else []
     other = "Mend them" if to == "messages" else "Choose another --to (messages expresses every conversation)"
-    if any(" as " in what for _, what in lost):
+    if any(kinds.is_of_other_kind(what) for _, what in lost):
         other = "Choose another --to (`qdata formats` lists them)"
-    return "\n".join(
-        [*shown, *more, f"{other}, leave out what is in the way with --lossy, or set these rows aside with --skip-bad."]
+    less = (
+        ""
+        if lossy or not any(kinds.can_be_left_out(what) for _, what in lost)
+        else " leave out what is in the way with --lossy,"
     )
+    return "\n".join([*shown, *more, f"{other},{less} or set these rows aside with --skip-bad."])
 
 
 def _refuse_foreign(output: Path, replace: bool) -> None:

@@ -127,7 +127,10 @@ def _refuse_other_kinds(inputs: Sequence[Found]) -> None:
             )
 
 
-_AS_CHAT = dict.fromkeys(("preference", "judged"), "Take the good answers as chat: qdata convert --to messages --lossy")
+_AS_CHAT = {
+    "preference": "Take the chosen answers as chat: qdata convert FILE --to messages --lossy",
+    "judged": "Take the good answers as chat: qdata convert FILE --to messages --lossy --skip-bad",
+}
 
 
 def _refuse_numbers(recipe: DataRecipe) -> None:

@@ -36,15 +36,26 @@ def loses(form: Any, conversation: Row) -> str | None:
     """What the dialect cannot express of any row, in words, or None."""
     is_, wanted = kind_of(conversation), kind(form)
     if is_ != wanted:
-        return _OTHER_KIND.get((is_, wanted), f"{WORDS[is_]} as {WORDS[wanted]}")
+        return f"{WORDS[is_]}{_WHY.get((is_, wanted), '')}"
     said: str | None = form.loses(conversation)
     return said
 
 
-_OTHER_KIND = {
-    ("preference", "chat"): "the rejected answer",
-    ("judged", "chat"): "the verdict on the answer",
-    ("text", "chat"): "text without messages",
+def is_of_other_kind(loss: str) -> bool:
+    """Whether these words of `loses` say that the row is of another kind."""
+    return loss.startswith(tuple(WORDS.values()))
+
+
+def can_be_left_out(loss: str) -> bool:
+    """Whether less of the row might do, by these words of `loses`."""
+    return not is_of_other_kind(loss) or "would be lost" in loss
+
+
+_WHY = {
+    ("preference", "chat"): " (the rejected answer would be lost)",
+    ("judged", "chat"): " (the verdict would be lost, and a bad answer imitated)",
+    ("chat", "preference"): " (there is one answer, and no other to reject)",
+    ("chat", "judged"): " (nobody judged them)",
 }
 
 
@@ -60,10 +71,13 @@ def reduced(form: Any, conversation: Row) -> Reduced | None:
 
     An answer that was judged bad is never made a chat: it would be imitated.
     """
-    made, taken = conversation, []
+    made, taken = conversation, list[str]()
+    is_of_kind = kind_of(conversation) == kind(form)
     for name, leave_out in _LESS.items():
         if loses(form, made) is None:
             break
+        if is_of_kind and name in _MAKES_CHAT:
+            continue
         less = leave_out(made)
         if less != made:
             made = less
@@ -113,6 +127,7 @@ def _no_system(row: Row) -> Row:
     return row | {"messages": messages[1:]} if messages and messages[0]["role"] == "system" else row
 
 
+_MAKES_CHAT = ("the rejected answer", "the verdict on the answer")
 _LESS: dict[str, Callable[[Row], Row]] = {
     "the rejected answer": _chosen_only,
     "the verdict on the answer": _no_verdict,

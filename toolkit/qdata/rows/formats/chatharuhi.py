@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._turns import listed, split_system
+from qdata.rows.formats._turns import is_preference, listed, split_system
 from qdata.schema import MESSAGE, MESSAGES
 
 _COLON = "："
@@ -51,6 +51,7 @@ class Chatharuhi:
             isinstance(lines, list)
             and bool(lines)
             and all(isinstance(line, dict) and {"role", "text"} <= line.keys() for line in lines)
+            and not is_preference(row)
         )
 
     @staticmethod

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from qdata.rows.formats._turns import is_judged
 from qdata.schema import ROLES, message
 
 _START, _END = "<|im_start|>", "<|im_end|>"
@@ -29,7 +30,12 @@ class ChatmlText:
     def claims(row: dict[str, Any]) -> bool:
         """A text that begins with a turn, and nothing beside it that conversations are made of."""
         text = row.get("text")
-        return isinstance(text, str) and text.startswith(_START) and row.keys().isdisjoint(_CONVERSATION)
+        return (
+            isinstance(text, str)
+            and text.startswith(_START)
+            and row.keys().isdisjoint(_CONVERSATION)
+            and not is_judged(row)
+        )
 
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -67,4 +73,4 @@ class ChatmlText:
         return None
 
 
-_CONVERSATION = {"messages", "conversations", "conversation", "instruction", "prompt", "query", "chosen", "rejected"}
+_CONVERSATION = {"messages", "conversations", "conversation", "instruction", "prompt", "query"}

@@ -48,7 +48,7 @@ class HhRlhf:
         differ = chosen.list.head(chosen.list.len() - 1).ne_missing(rejected.list.head(rejected.list.len() - 1))
         wrong = [
             pl.when(pieces.list.len() < 2).then(pl.lit(f"{name}: no talk of Human and Assistant"))
-            .when(pieces.list.first() != "").then(pl.lit(f'{name}: wanted "\\n\\nHuman:" or "\\n\\nAssistant:" first'))
+            .when(pieces.list.first() != "").then(pl.lit(f"{name}: a text before the first mark"))
             .when(~pieces.list.last().str.starts_with("A")).then(pl.lit(f"{name}: the last turn is no answer"))
             for name, pieces in zip(PAIR, (chosen, rejected), strict=True)
         ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from qdata.rows.formats._preference import are_texts
-from qdata.rows.formats._turns import beyond_alternating, listed
+from qdata.rows.formats._turns import beyond_alternating, is_preference, listed
 from qdata.schema import message
 
 
@@ -20,7 +20,7 @@ class InputLabel:
     @staticmethod
     def claims(row: dict[str, Any]) -> bool:
         """Both with texts in them, and neither an instruction nor an output: then they are somebody else's."""
-        return are_texts(row, "input", "label") and row.keys().isdisjoint(_ELSE)
+        return are_texts(row, "input", "label") and row.keys().isdisjoint(_ELSE) and not is_preference(row)
 
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -43,4 +43,4 @@ class InputLabel:
         return beyond_alternating(conversation, "input_label")
 
 
-_ELSE = {"instruction", "output", "prompt", "response", "messages", "conversations", "chosen", "rejected"}
+_ELSE = {"instruction", "output", "prompt", "response", "messages", "conversations"}
