@@ -282,7 +282,10 @@ def test_an_unknown_dialect_is_refused(rows: list[dict[str, Any]], label: str) -
     told = str(caught.value)
     assert told.startswith(f"f.jsonl: rows of an unknown dialect. The first has the keys {label}")
     assert json.dumps(rows[0])[:100] in told
-    assert all(name in told for name in NAMES)
+    shared = [name for name in NAMES if FORMATS[name].sample[0].keys() & rows[0].keys()]
+    assert all(f"{name} has " in told for name in shared)
+    assert shared or "none has one of these columns" in told
+    assert f"`qdata formats` shows all {len(NAMES)}" in told
     assert "--map" in told
 
 
@@ -362,6 +365,7 @@ def test_a_map_is_applied_before_looking() -> None:
         ("preference_repeated", {"chosen": QUESTION + ANSWER, "rejected": ANSWER}, "chosen and rejected differ before"),
         ("preference_repeated", {"chosen": ANSWER, "rejected": ANSWER}, "an empty list of messages"),
         ("preference_repeated", {"chosen": QUESTION, "rejected": QUESTION}, "chosen: a turn that is not the"),
+        ("ultrafeedback", {"prompt": "y", "chosen": QUESTION + ANSWER, "rejected": QUESTION + ANSWER}, "prompt: is no"),
         (
             "llamafactory_v1_preference",
             {"chosen_messages": [{"role": "assistant", "content": []}]},

@@ -66,12 +66,12 @@ def _columns(name: str, rows: Sequence[dict[str, Any]], rename: Mapping[str, str
 
 
 def _unknown(row: dict[str, Any]) -> str:
-    known = "; ".join(
-        f"{name} has {', '.join(k for k in plugin.find(formats, name).sample[0])}" for name in plugin.names(formats)
-    )
+    columns = {name: plugin.find(formats, name).sample[0].keys() for name in plugin.names(formats)}
+    near = {name: keys for name, keys in columns.items() if keys & row.keys()}
+    known = "; ".join(f"{name} has {', '.join(keys)}" for name, keys in near.items()) or "none has one of these columns"
     return (
         f"The first has the keys {', '.join(row)}: {shorten(row)}\n"
-        f"  Known dialects: {known}.\n"
+        f"  Dialects with such columns: {known}. `qdata formats` shows all {len(columns)}.\n"
         f"  Name the columns with --map, for example --map prompt={next(iter(row), 'question')},response=…"
     )
 

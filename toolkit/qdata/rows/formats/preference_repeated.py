@@ -13,17 +13,12 @@ from qdata.rows.formats.preference_messages import begins
 
 
 class PreferenceRepeated:
-    """Both lists repeat the prompt, as in UltraFeedback-binarized and TRL's rows without a prompt.
-
-    Such files often have the question beside the lists as `prompt`, a text: it says nothing new, so it is a column
-    like any other, and comes back out.
-    """
+    """Both lists repeat the prompt, and nothing else says it: TRL's rows with an implicit prompt."""
 
     kind = "preference"
     columns: ClassVar = {"chosen": TURNS, "rejected": TURNS, "tools": pl.String}
     sample: ClassVar = [
         {
-            "prompt": "一年有几个季节？",
             "chosen": [
                 {"role": "user", "content": "一年有几个季节？"},
                 {"role": "assistant", "content": "四个：春、夏、秋、冬。"},
@@ -37,8 +32,8 @@ class PreferenceRepeated:
 
     @staticmethod
     def claims(row: dict[str, Any]) -> bool:
-        """Two lists of messages that do not begin with an answer, and no list of the prompt's messages."""
-        return not isinstance(row.get("prompt"), list) and all(begins(row, name, "system", "user") for name in PAIR)
+        """Two lists of messages that do not begin with an answer, and no `prompt` beside them."""
+        return "prompt" not in row and all(begins(row, name, "system", "user") for name in PAIR)
 
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -53,7 +48,7 @@ class PreferenceRepeated:
 
     @staticmethod
     def write(conversation: dict[str, Any]) -> dict[str, Any]:
-        """The prompt in both lists; `prompt` comes back where it came from."""
+        """The prompt in both lists."""
         whole = {name: written(with_answer(conversation, name)["messages"]) for name in PAIR}
         return whole | written_tools(conversation)
 
