@@ -72,7 +72,8 @@ class Chatharuhi:
         shown = ", ".join(f"{name} {count}" for name, count in counts.head(12).iter_rows())
         more = f" and {len(counts) - 12} more" if len(counts) > 12 else ""
         empty = lines.filter(pl.col("role") == "")["ordinal"].n_unique()
-        nameless = f"; {empty} rows have an empty role name" if empty else ""
+        rows_have = "1 row has" if empty == 1 else f"{empty} rows have"
+        nameless = f"; {rows_have} an empty role name" if empty else ""
         return (
             f"dialogues between characters, and {wrong}; say it with --character NAME (in a recipe: character), or "
             f"NAME,NAME for one under several names. Lines: {shown}{more}{nameless}."
