@@ -13,5 +13,6 @@ A format is a class with
 - `fault()`, where needed: an expression over the columns, what makes a row none of this dialect, in words, or null,
 - `lacks(frame)`, where needed: why rows cannot be read without an option, in words, or None.
 
-Formats see polars and `qdata.schema`, nothing else of ours.
+Formats see polars and `qdata.schema`, nothing else of ours; those with a `kind` may build on the dialect of chats that
+their prompt is written in.
 """

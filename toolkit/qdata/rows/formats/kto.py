@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats import _judged
+from qdata.rows.formats._judged import COLUMNS, is_one, two_verdicts, verdict
 from qdata.rows.formats._preference import are_texts
 from qdata.rows.formats.completion import Completion
 
@@ -15,7 +15,7 @@ class Kto:
     """One question and one answer, which was judged good (true) or bad (false)."""
 
     kind = "judged"
-    columns: ClassVar = Completion.columns | _judged.COLUMNS
+    columns: ClassVar = Completion.columns | COLUMNS
     sample: ClassVar = [
         {"prompt": "讲个笑话。", "completion": "不会。", "label": False},
     ]
@@ -23,17 +23,17 @@ class Kto:
     @staticmethod
     def claims(row: dict[str, Any]) -> bool:
         """Two texts and a verdict."""
-        return are_texts(row, "prompt", "completion") and _judged.is_one(row)
+        return are_texts(row, "prompt", "completion") and is_one(row)
 
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """As `completion`, with the verdict."""
-        return Completion.read(frame).with_columns(_judged.verdict())
+        return Completion.read(frame).with_columns(verdict())
 
     @staticmethod
     def fault() -> pl.Expr:
         """Two verdicts that differ."""
-        return _judged.two_verdicts()
+        return two_verdicts()
 
     @staticmethod
     def write(conversation: dict[str, Any]) -> dict[str, Any]:

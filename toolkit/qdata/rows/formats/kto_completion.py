@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats import _judged
+from qdata.rows.formats._judged import COLUMNS, is_one, two_verdicts, verdict
 from qdata.rows.formats._openai import are_messages
 from qdata.rows.formats.completion_messages import CompletionMessages
 
@@ -15,7 +15,7 @@ class KtoCompletion:
     """A conversation whose last answer was judged good (true) or bad (false)."""
 
     kind = "judged"
-    columns: ClassVar = CompletionMessages.columns | _judged.COLUMNS
+    columns: ClassVar = CompletionMessages.columns | COLUMNS
     sample: ClassVar = [
         {
             "prompt": [{"role": "user", "content": "帮我想一句晚安。"}],
@@ -27,17 +27,17 @@ class KtoCompletion:
     @staticmethod
     def claims(row: dict[str, Any]) -> bool:
         """Two lists of messages and a verdict."""
-        return all(are_messages(row.get(name)) for name in ("prompt", "completion")) and _judged.is_one(row)
+        return all(are_messages(row.get(name)) for name in ("prompt", "completion")) and is_one(row)
 
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """As `completion_messages`, with the verdict."""
-        return CompletionMessages.read(frame).with_columns(_judged.verdict())
+        return CompletionMessages.read(frame).with_columns(verdict())
 
     @staticmethod
     def fault() -> pl.Expr:
         """Two verdicts that differ, or a message that says two things of its training."""
-        return pl.coalesce(_judged.two_verdicts(), CompletionMessages.fault())
+        return pl.coalesce(two_verdicts(), CompletionMessages.fault())
 
     @staticmethod
     def write(conversation: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats import _judged
+from qdata.rows.formats._judged import COLUMNS, is_one, two_verdicts, verdict
 from qdata.rows.formats._openai import are_messages
 from qdata.rows.formats.messages import Messages
 
@@ -15,7 +15,7 @@ class KtoMessages:
     """A conversation whose last answer was judged good (true) or bad (false)."""
 
     kind = "judged"
-    columns: ClassVar = Messages.columns | _judged.COLUMNS
+    columns: ClassVar = Messages.columns | COLUMNS
     sample: ClassVar = [
         {
             "messages": [
@@ -29,17 +29,17 @@ class KtoMessages:
     @staticmethod
     def claims(row: dict[str, Any]) -> bool:
         """A list of messages and a verdict."""
-        return are_messages(row.get("messages")) and _judged.is_one(row)
+        return are_messages(row.get("messages")) and is_one(row)
 
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """As `messages`, with the verdict."""
-        return Messages.read(frame).with_columns(_judged.verdict())
+        return Messages.read(frame).with_columns(verdict())
 
     @staticmethod
     def fault() -> pl.Expr:
         """Two verdicts that differ, or a message that says two things of its training."""
-        return pl.coalesce(_judged.two_verdicts(), Messages.fault())
+        return pl.coalesce(two_verdicts(), Messages.fault())
 
     @staticmethod
     def write(conversation: dict[str, Any]) -> dict[str, Any]:

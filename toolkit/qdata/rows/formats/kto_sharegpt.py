@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats import _judged
+from qdata.rows.formats._judged import COLUMNS, is_one, two_verdicts, verdict
 from qdata.rows.formats.sharegpt import Sharegpt, are_turns
 
 
@@ -14,7 +14,7 @@ class KtoSharegpt:
     """A conversation whose last answer was judged good (true) or bad (false); `label` is read too."""
 
     kind = "judged"
-    columns: ClassVar = Sharegpt.columns | _judged.COLUMNS
+    columns: ClassVar = Sharegpt.columns | COLUMNS
     sample: ClassVar = [
         {
             "conversations": [{"from": "human", "value": "二加二？"}, {"from": "gpt", "value": "五。"}],
@@ -25,17 +25,17 @@ class KtoSharegpt:
     @staticmethod
     def claims(row: dict[str, Any]) -> bool:
         """Turns and a verdict."""
-        return are_turns(row.get("conversations")) and _judged.is_one(row)
+        return are_turns(row.get("conversations")) and is_one(row)
 
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """As `sharegpt`, with the verdict."""
-        return Sharegpt.read(frame).with_columns(_judged.verdict())
+        return Sharegpt.read(frame).with_columns(verdict())
 
     @staticmethod
     def fault() -> pl.Expr:
         """Two verdicts that differ, or a turn that says two things of its training."""
-        return pl.coalesce(_judged.two_verdicts(), Sharegpt.fault())
+        return pl.coalesce(two_verdicts(), Sharegpt.fault())
 
     @staticmethod
     def write(conversation: dict[str, Any]) -> dict[str, Any]:
