@@ -230,3 +230,18 @@ def test_a_rendering_beside_a_conversation_is_no_document() -> None:
     row = FORMATS["alpaca"].sample[0] | {"text": "Below is an instruction …"}
     found = detect([row], "f")
     assert (found.format, found.keeps) == ("alpaca", ("text",))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"rejected": "b"}, {"label": False}, {"kto_tag": True}, {"rejected_response": "b"}, {"chosen_messages": []}],
+)
+@pytest.mark.parametrize("name", ["messages", "alpaca", "sharegpt", "pairs", "text"])
+def test_a_judged_row_among_chats_is_told(name: str, more: dict[str, Any]) -> None:
+    """Most rows are chats, one has a second answer or a verdict: it is not trained as a chat by accident."""
+    good = FORMATS[name].sample[0]
+    sources = write([good, good | more, good | dict.fromkeys(more), good | {"label": "category"}, good])
+    with pytest.raises(QdataError, match=rf"line 2: {next(iter(more))}: a second answer or a verdict in a row of chat"):
+        convert(sources, name, Path("out.jsonl"))
+    told = convert(sources, name, Path("out.jsonl"), skip_bad=True).manifest["rows"]
+    assert told["dropped"] == {"read.judged": 1}

@@ -11,6 +11,7 @@ from qdata import plugin, schema
 from qdata.errors import QdataError
 from qdata.rows import exact, formats, kinds, source
 from qdata.rows.columns import columns
+from qdata.rows.formats._turns import SECOND_ANSWERS
 from qdata.rows.source import Bad, Part
 
 
@@ -28,7 +29,7 @@ def load(part: Part, dialect: str, rename: Mapping[str, str] | None = None, char
     """
     form = plugin.find(formats, dialect)
     everything = source.read(part)
-    rows, shown = _text_only(everything)
+    rows, shown = _set_aside(everything, kinds.kind(form) in ("chat", "text"), rename or {})
     raw, misfits = columns(rows, {**form.columns, "score": pl.Float64}, rename)
     misfits += shown
     if character is not None and "character" in form.columns:
@@ -117,28 +118,43 @@ def _fault_of_kind(kind: str) -> pl.Expr:
 
 
 _MEDIA = {"images": "image", "videos": "video", "audios": "audio"}
+_VERDICTS = {"label", "kto_tag"}
+_TOLD = {
+    "multimodal": "pictures, videos and sound are not read, and without them the text means something else",
+    "judged": "a second answer or a verdict in a row of chat; as chat, what somebody rejected would be imitated",
+}
 
 
-def _text_only(rows: source.Rows) -> tuple[source.Rows, list[Bad]]:
-    """Rows that are all text, and those with pictures, videos or sound beside it.
+def _set_aside(rows: source.Rows, one_answer: bool, rename: Mapping[str, str]) -> tuple[source.Rows, list[Bad]]:
+    """Rows that are what they look like, and those with something beside it that makes their text another matter.
 
-    `images`, `videos`, `audios` that are not empty say so; one under `image` … only with its `<image>` in the text.
+    `images`, `videos`, `audios` that are not empty do so; one under `image` … only with its `<image>` in the text;
+    where a row should hold `one_answer`, a second one, or whether it was good.
     """
-    names = _MEDIA.keys() | set(_MEDIA.values())
-    if all(names.isdisjoint(row) for row in rows.rows):
+    suspects = {*_MEDIA, *_MEDIA.values()} | (SECOND_ANSWERS | _VERDICTS if one_answer else set())
+    suspects -= set(rename.values())
+    if all(suspects.isdisjoint(row) for row in rows.rows):
         return rows, []
-    bad, at = [], []
-    for i, row in enumerate(rows.rows):
-        if (name := next((name for name in row if name in names and _shows(row, name)), None)) is None:
-            at.append(i)
-            continue
-        reason = f"{name}: pictures, videos and sound are not read, and without them the text means something else"
-        bad.append(Bad(rows.ordinals[i], reason, exact.text(row), "multimodal"))
-    return source.Rows([rows.ordinals[i] for i in at], [rows.rows[i] for i in at], rows.bad), bad
+    kept: list[tuple[int, dict[str, Any]]] = []
+    bad = []
+    for ordinal, row in zip(rows.ordinals, rows.rows, strict=True):
+        found = [(name, why) for name in row if name in suspects and (why := _matters(row, name))]
+        if found:
+            name, code = found[0]
+            bad.append(Bad(ordinal, f"{name}: {_TOLD[code]}", exact.text(row), code))
+        else:
+            kept.append((ordinal, row))
+    return source.Rows([ordinal for ordinal, _ in kept], [row for _, row in kept], rows.bad), bad
 
 
-def _shows(row: dict[str, Any], name: str) -> bool:
-    return bool(row[name]) and (name in _MEDIA or f"<{name}>" in exact.text(row))
+def _matters(row: dict[str, Any], name: str) -> str | None:
+    """The kind of mistake that reading a row without this column would be, or None."""
+    if name in _VERDICTS:
+        return "judged" if isinstance(row[name], bool) else None
+    if name in SECOND_ANSWERS:
+        return "judged" if row[name] is not None else None
+    shown = bool(row[name]) and (name in _MEDIA or f"<{name}>" in exact.text(row))
+    return "multimodal" if shown else None
 
 
 def unreadable(part: Part, bad: list[Bad]) -> pl.DataFrame:
