@@ -232,11 +232,11 @@ def test_a_rendering_beside_a_conversation_is_no_document() -> None:
     assert (found.format, found.keeps) == ("alpaca", ("text",))
 
 
-@pytest.mark.parametrize(
-    "more",
-    [{"rejected": "b"}, {"label": False}, {"kto_tag": True}, {"rejected_response": "b"}, {"chosen_messages": []}],
-)
-@pytest.mark.parametrize("name", ["messages", "alpaca", "sharegpt", "pairs", "text"])
+JUDGED: list[dict[str, Any]] = [{"rejected": "b"}, {"label": False}, {"kto_tag": True}, {"rejected_response": "b"}]
+
+
+@pytest.mark.parametrize("more", [*JUDGED, {"chosen_messages": []}])
+@pytest.mark.parametrize("name", ["messages", "alpaca", "sharegpt", "pairs"])
 def test_a_judged_row_among_chats_is_told(name: str, more: dict[str, Any]) -> None:
     """Most rows are chats, one has a second answer or a verdict: it is not trained as a chat by accident."""
     good = FORMATS[name].sample[0]
