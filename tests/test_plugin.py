@@ -77,7 +77,7 @@ def test_what_is_not_a_name_is_refused(package: ModuleType, name: str) -> None:
 
 def test_a_near_miss_is_named() -> None:
     """The message says of which kind, and which one was probably meant; far from all, it lists what there is."""
-    with pytest.raises(QdataError, match=r"^no format is called 'alpacca'\. Did you mean 'alpaca'\?$"):
+    with pytest.raises(QdataError, match=r"^no format is called 'alpacca'\. Did you mean 'alpaca' or 'kto_alpaca'\?$"):
         plugin.find(formats, "alpacca")
     with pytest.raises(QdataError, match=r"^no step is called 'stripp'\. Did you mean 'strip'\?$"):
         plugin.find(steps, "stripp")

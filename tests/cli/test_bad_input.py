@@ -119,7 +119,7 @@ CASES = [
     case("output of another kind", {}, ["good.jsonl", "--to", "alpaca", "-o", "out.xlsx"],
          "-o out.xlsx: wanted a name ending"),
     case("misspelt --to", {}, ["good.jsonl", "--to", "alpacca", "-o", "out.jsonl"],
-         "'alpacca'. Did you mean 'alpaca'?"),
+         "'alpacca'. Did you mean 'alpaca' or 'kto_alpaca'?"),
     case("misspelt --from", {}, ["good.jsonl", "--from", "pair", *TO], "'pair'. Did you mean 'pairs'?"),
     case("misspelt --map", {}, ["good.jsonl", "--map", "prompt:question", *TO],
          "--map 'prompt:question': wanted name=value"),

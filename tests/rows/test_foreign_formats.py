@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.rows.test_formats import CALL, FORMATS, TOOL, loaded, read
+from tests.rows.test_formats import CALL, CHATS, FORMATS, TOOL, loaded, read
 from tests.test_schema import CALLS, TEXT, WEIGHTS, conversation, turn
 
 from qdata.convert import convert
@@ -268,20 +268,19 @@ def test_real_pictures_are_refused_by_name(real_data: Path) -> None:
     assert len(bad) == 24
 
 
-# Preference, KTO, pretraining, benchmarks, other tools' lists, and role play with free role names.
+# Preference, KTO, pretraining, benchmarks and other tools' lists.
 NO_CHAT = [
     "llamafactory/dpo_en_demo.json", "llamafactory/kto_en_demo.json", "llamafactory/v1_dpo_demo.jsonl",
     "llamafactory/c4_demo.jsonl", "llamafactory/dataset_info.json", "preference/dpo_zh_500.jsonl",
     "preference/orca_dpo_azure.jsonl", "preference/rasbt_preference.json", "preference/ultrafeedback_clean.jsonl",
     "mini_qwen/dpo/test-00000-of-00001.parquet", "benchmarks/mmlu_test.jsonl",
     "mini_qwen/pt/accommodation_catering_hotel/chinese/high/rank_00000.parquet",
-    "roleplay/ChatHaruhi/haruhi_synthesis_dialogue.jsonl",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NO_CHAT)
-def test_what_is_no_chat_is_claimed_by_none(name: str, real_data: Path) -> None:
+def test_what_is_no_chat_is_claimed_by_no_dialect_of_chats(name: str, real_data: Path) -> None:
     """Not one row of it, so that no mixture of rows makes it one."""
     rows = source.peek(real_data / name, "s", name, rows=2000).rows
     assert rows
-    assert {other for other in FORMATS for row in rows if FORMATS[other].claims(row)} == set()
+    assert {other for other in CHATS for row in rows if FORMATS[other].claims(row)} == set()

@@ -18,13 +18,14 @@ from qdata.cli import main
 from qdata.convert import convert
 from qdata.errors import QdataError
 from qdata.recipe import Source
-from qdata.rows import formats
+from qdata.rows import formats, kinds
 from qdata.rows.detect import detect
 from qdata.rows.load import Loaded, load
 from qdata.rows.source import parts_of
 
 NAMES = plugin.names(formats)
 FORMATS = {name: plugin.find(formats, name) for name in NAMES}
+CHATS = [name for name in NAMES if kinds.kind(FORMATS[name]) == "chat"]
 each_format = pytest.mark.parametrize("name", NAMES)
 
 
@@ -34,6 +35,24 @@ def loaded(rows: Sequence[dict[str, Any]], name: str, folder: Path) -> Loaded:
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     (part,) = parts_of(file, "s", "rows.jsonl")
     return load(part, name)
+
+
+def of_kind(name: str, chat: dict[str, Any]) -> dict[str, Any]:
+    """A chat as what the dialect holds: its last answer chosen and another one rejected, or judged, or a text."""
+    kind, (*before, last) = kinds.kind(FORMATS[name]), chat["messages"]
+    if kind == "preference":
+        answered = before and last["role"] == "assistant"
+        chosen = last if answered else turn("assistant", "a")
+        prompt = before if answered else chat["messages"]
+        return chat | {"messages": prompt, "chosen": [chosen], "rejected": [turn("assistant", "b")]}
+    if kind == "judged":
+        return chat | {"label": len(before) % 2 == 0}
+    return chat if kind == "chat" else conversation(None, text=last["content"] or "")
+
+
+def said(row: dict[str, Any]) -> dict[str, Any]:
+    """The content of a CONVERSATION row."""
+    return {name: row[name] for name in ("messages", "tools", "chosen", "rejected", "label", "text")}
 
 
 def read(rows: Sequence[dict[str, Any]], name: str, folder: Path) -> list[dict[str, Any]]:
@@ -49,6 +68,8 @@ def chat(*contents: str | None, system: str | None = None) -> list[dict[str, Any
     return turns if system is None else [turn("system", system), *turns]
 
 
+QUESTION, ANSWER = ([{"role": role, "content": "x"}] for role in ("user", "assistant"))
+PAIR = {"conversations": [{"from": "human", "value": "q"}], "rejected": {"from": "gpt", "value": "b"}}
 CALL = json_text([{"name": "f", "arguments": {"x": 1}}])
 TOOL = json_text([{"name": "f", "parameters": {}}])
 # One conversation for each thing that some dialect has no place for.
@@ -92,7 +113,9 @@ def test_samples_come_back(name: str, tmp_path: Path) -> None:
     """read → write → read is the identity on what the samples say; each has a question and an answer."""
     first = read(FORMATS[name].sample, name, tmp_path)
     for one in first:
-        assert {"user", "assistant"} <= {m["role"] for m in one["messages"]}
+        assert kinds.kind_of(one) == kinds.kind(FORMATS[name])
+        answers = {"user"} if one["chosen"] else {"user", "assistant"}
+        assert one["text"] or answers <= {m["role"] for m in one["messages"]}
     written = [FORMATS[name].write(conversation(None) | one) for one in first]
     assert all(FORMATS[name].claims(row) for row in written)
     assert read(written, name, tmp_path) == first
@@ -106,23 +129,22 @@ def test_what_a_dialect_can_say_comes_back(
 ) -> None:
     """Where `loses` says nothing, write → read gives the very same conversation, and the dialect knows its own row."""
     made = [SPECIAL["plain"], *(conversation(messages, tools=tools) for messages, tools in rows)]
-    made = [one for one in made if FORMATS[name].loses(one) is None]
+    made = [one for one in (of_kind(name, chat) for chat in made) if kinds.loses(FORMATS[name], one) is None]
     written = [FORMATS[name].write(one) for one in made]
     assert all(FORMATS[name].claims(row) for row in written)
     back = read(written, name, tmp_path_factory.getbasetemp())
-    assert [(one["messages"], one["tools"]) for one in back] == [(one["messages"], one["tools"]) for one in made]
+    assert back == [said(one) for one in made]
 
 
 @each_format
 @pytest.mark.parametrize("case", SPECIAL)
 def test_what_is_lost_is_said(name: str, case: str, tmp_path: Path) -> None:
     """Either `loses` names what has no place in the dialect, or the conversation comes back whole."""
-    one = SPECIAL[case]
-    if (lost := FORMATS[name].loses(one)) is not None:
+    one = of_kind(name, SPECIAL[case])
+    if (lost := kinds.loses(FORMATS[name], one)) is not None:
         assert len(lost) > 3, lost
         return
-    (back,) = read([FORMATS[name].write(one)], name, tmp_path)
-    assert (back["messages"], back["tools"]) == (one["messages"], one["tools"])
+    assert read([FORMATS[name].write(one)], name, tmp_path) == [said(one)]
 
 
 def test_the_dialects_can_be_listed() -> None:
@@ -134,20 +156,32 @@ def test_the_dialects_can_be_listed() -> None:
 
 def test_messages_loses_nothing_and_plain_rows_are_lost_by_none() -> None:
     """One dialect expresses everything, and every dialect expresses a question with its answer."""
-    assert {case for case, one in SPECIAL.items() if FORMATS["messages"].loses(one)} == set()
-    assert {name for name in NAMES if FORMATS[name].loses(SPECIAL["plain"])} == set()
-    assert {name for name in NAMES if FORMATS[name].loses(SPECIAL["reasoning"]) is None} >= {"messages", "moss"}
+    for name in ("messages", "preference_messages", "openai_preference", "kto_messages"):
+        every = {case: of_kind(name, one) for case, one in SPECIAL.items()}
+        assert {case for case, one in every.items() if kinds.loses(FORMATS[name], one)} == set()
+    assert {name for name in NAMES if kinds.loses(FORMATS[name], of_kind(name, SPECIAL["plain"]))} == set()
+    assert {name for name in CHATS if FORMATS[name].loses(SPECIAL["reasoning"]) is None} >= {"messages", "moss"}
 
 
 @each_format
+def test_a_row_of_another_kind_is_lost_whole(name: str) -> None:
+    """A pair is no chat, a chat no pair, and text neither: each dialect says so, whatever the row holds."""
+    for other in NAMES:
+        if kinds.kind(FORMATS[other]) != kinds.kind(FORMATS[name]):
+            lost = kinds.loses(FORMATS[name], of_kind(other, SPECIAL["plain"]))
+            assert lost is not None
+            assert kinds.is_of_other_kind(lost)
+
+
+@pytest.mark.parametrize("name", CHATS)
 @pytest.mark.parametrize("judged", [{"rejected": "b"}, {"chosen": "a", "rejected": "b"}, {"rejected_response": "b"},
                                     {"rejected_messages": []}, {"label": False}, {"kto_tag": True}])  # fmt: skip
 def test_answers_to_choose_from_are_no_chat(name: str, judged: dict[str, Any]) -> None:
-    """A second answer or a verdict beside a chat: nobody claims it, for some of it is not to be imitated."""
+    """A second answer or a verdict beside a chat: no dialect of chats claims it, for some is not to be imitated."""
     (row,) = FORMATS[name].sample[:1]
-    assert not any(FORMATS[other].claims(row | judged) for other in NAMES)
+    assert not any(FORMATS[other].claims(row | judged) for other in CHATS)
     assert FORMATS[name].claims(row | {"label": "category", "reward": 0.5})
-    assert FORMATS[name].claims(row | {"label": {"ability": ["maths"]}})
+    assert FORMATS[name].claims(row | {"label": {"ability": ["maths"]}}) == (name != "input_label")
 
 
 @each_format
@@ -157,7 +191,7 @@ def test_convert_refuses_what_would_be_lost(
 ) -> None:
     """`loses` non-null: the file is refused with the row's id and the words; else it is written."""
     monkeypatch.chdir(tmp_path)
-    lost = FORMATS[name].loses(SPECIAL[case])
+    lost = kinds.loses(FORMATS[name], SPECIAL[case])
     row = FORMATS["messages"].write(SPECIAL[case])
     Path("in.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     go = [Source(path="in.jsonl", name="s")], name, Path("out.jsonl")
@@ -225,7 +259,7 @@ def test_calls_and_tools_that_are_no_json(row: dict[str, Any], tmp_path: Path, m
 @pytest.mark.parametrize(
     ("rows", "label"),
     [
-        ([{"text": "once upon a time"}], "text"),
+        ([{"text": ["once upon a time"]}], "text"),
         ([{}], ""),
         ([{"messages": []}], "messages"),
         ([{"messages": [{"role": "user", "content": [{"text": "q"}]}]}], "messages"),
@@ -237,7 +271,7 @@ def test_calls_and_tools_that_are_no_json(row: dict[str, Any], tmp_path: Path, m
         ([{"conversations": [{"from": "me", "value": "q"}]}], "conversations"),
         ([{"conversation": [{"human": "q"}]}], "conversation"),
         ([{"prompt": [{"role": "user"}], "response": "a"}], "prompt, response"),
-        ([{"instruction": "q", "chosen": "a", "rejected": "b", "output": "c"}], "instruction"),
+        ([{"instruction": "q", "chosen": "a", "output": "c"}], "instruction"),
         ([{"question": "q", "answer": "a"}] * 3 + [{"prompt": "q", "response": "a"}] * 2, "question, answer"),
     ],
 )
@@ -248,7 +282,10 @@ def test_an_unknown_dialect_is_refused(rows: list[dict[str, Any]], label: str) -
     told = str(caught.value)
     assert told.startswith(f"f.jsonl: rows of an unknown dialect. The first has the keys {label}")
     assert json.dumps(rows[0])[:100] in told
-    assert all(name in told for name in NAMES)
+    shared = [name for name in NAMES if FORMATS[name].sample[0].keys() & rows[0].keys()]
+    assert all(f"{name} has " in told for name in shared)
+    assert shared or "none has one of these columns" in told
+    assert f"`qdata formats` shows all {len(NAMES)}" in told
     assert "--map" in told
 
 
@@ -267,8 +304,11 @@ def test_the_most_claimed_dialect_wins() -> None:
     """At least half of the rows must speak it; the share and one row that does are told."""
     odd: dict[str, Any] = {"x": 1}
     sample = FORMATS["pairs"].sample[0]
-    assert detect([odd, sample, sample], "f") == ("pairs", 2 / 3, sample)
-    assert detect([odd, sample], "f") == ("pairs", 0.5, sample)
+    columns = {"prompt": "prompt", "response": "response"}
+    assert detect([odd, sample, sample], "f") == ("pairs", 2 / 3, sample, columns, ("x",))
+    assert detect([odd, sample], "f") == ("pairs", 0.5, sample, columns, ("x",))
+    mapped = detect([{"q": "a", "response": "b", "score": 1}], "f", {"prompt": "q"})
+    assert (mapped.reads, mapped.keeps) == ({"prompt": "q", "response": "response", "score": "score"}, ())
     with pytest.raises(QdataError, match="unknown dialect"):
         detect([odd, odd, sample], "f")
 
@@ -283,7 +323,7 @@ def test_a_map_is_applied_before_looking() -> None:
     """Renamed columns make a dialect; the sample shown is the row as it stands in the file."""
     row = {"question": "q", "answer": "a"}
     found = detect([row], "f", {"prompt": "question", "response": "answer"})
-    assert found == ("pairs", 1.0, row)
+    assert found == ("pairs", 1.0, row, {"prompt": "question", "response": "answer"}, ())
 
 
 @pytest.mark.parametrize(
@@ -310,6 +350,64 @@ def test_a_map_is_applied_before_looking() -> None:
         ("sharegpt", {"conversations": [{"from": "gpt", "value": None}]}, "the answer is null or missing"),
         ("sharegpt", {"conversations": [{"from": "human"}]}, "a message without content"),
         ("sharegpt", {"conversations": [{"value": "q"}]}, "a message whose role is not one of"),
+        ("preference", {"prompt": "q", "chosen": "a"}, "the rejected answer is null or missing"),
+        ("preference", {"prompt": "q", "rejected": "b", "chosen": None}, "the chosen answer is null or missing"),
+        ("preference", {"prompt": None, "rejected": "b", "chosen": "a"}, "a message without content"),
+        (
+            "sharegpt_preference",
+            {"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt"}},
+            "the chosen answer is null or missing",
+        ),
+        ("sharegpt_preference", PAIR | {"chosen": {"from": "human", "value": "x"}}, "chosen: a turn that is not the"),
+        ("sharegpt_preference", PAIR | {"chosen": {"from": "gpt", "value": "x", "y": 1}}, "chosen: wanted nothing but"),
+        ("preference_messages", {"prompt": [], "chosen": ANSWER, "rejected": ANSWER}, "an empty list of messages"),
+        ("preference_messages", {"prompt": QUESTION, "chosen": [], "rejected": ANSWER}, "the chosen answer is null"),
+        ("preference_repeated", {"chosen": QUESTION + ANSWER, "rejected": ANSWER}, "chosen and rejected differ before"),
+        ("preference_repeated", {"chosen": ANSWER, "rejected": ANSWER}, "an empty list of messages"),
+        ("preference_repeated", {"chosen": QUESTION, "rejected": QUESTION}, "chosen: a turn that is not the"),
+        ("ultrafeedback", {"prompt": "y", "chosen": QUESTION + ANSWER, "rejected": QUESTION + ANSWER}, "prompt: is no"),
+        (
+            "llamafactory_v1_preference",
+            {"chosen_messages": [{"role": "assistant", "content": []}]},
+            "the chosen answer is",
+        ),
+        ("openai_preference", {"input": {"messages": QUESTION, "x": 1}}, "input: wanted nothing but messages, tools"),
+        ("hh_rlhf", {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "b"}, "rejected: no talk of Human and"),
+        (
+            "hh_rlhf",
+            {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "x\n\nHuman: q\n\nAssistant: a"},
+            "rejected: a text before the first mark",
+        ),
+        (
+            "hh_rlhf",
+            {"chosen": "\n\nHuman: q\n\nAssistant: a\n\nHuman: r", "rejected": "\n\nHuman: q"},
+            "chosen: the last turn is no answer",
+        ),
+        (
+            "hh_rlhf",
+            {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: r\n\nAssistant: a"},
+            "chosen and rejected differ before their last turn",
+        ),
+        ("kto", {"prompt": "q", "completion": "a"}, "no label; wanted true or false"),
+        ("kto", {"prompt": "q", "completion": "a", "label": 1}, "label: wanted true or false, got 1"),
+        ("kto", {"prompt": "q", "completion": "a", "label": True, "kto_tag": False}, "label and kto_tag differ"),
+        ("text", {"x": "y"}, "no messages"),
+        ("chatml_text", {"text": "<|im_start|>user\nq"}, "text: wanted <|im_start|>ROLE"),
+        (
+            "chatml_text",
+            {"text": "<|im_start|>user\nq\n<|im_start|>assistant\na<|im_end|>"},
+            "text: wanted <|im_start|>",
+        ),
+        ("chatml_text", {"text": "<|im_start|>me\nq<|im_end|>\n"}, "text: wanted <|im_start|>ROLE"),
+        ("chatml_text", {"text": "<|im_start|>user\nq<|im_end|>\n\n"}, "text: wanted <|im_start|>ROLE"),
+        ("swift", {"query": "q", "response": None}, "the answer is null or missing"),
+        (
+            "swift",
+            {"query": "q", "response": "a", "history": [["a", "b", "c"]]},
+            "history[0]: wanted [query, response]",
+        ),
+        ("chatharuhi", {"dialogue": [], "character": "c"}, "dialogue: no lines"),
+        ("chatharuhi", {"dialogue": [{"role": "c", "text": None}], "character": "c"}, "dialogue[0]: a line without a"),
     ],
 )
 def test_a_row_that_is_no_conversation_is_told(name: str, row: dict[str, Any], reason: str, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def fetch(name: str, revision: str | None) -> None:
 @main.command()
 @input_options
 @click.option("--to", required=True, metavar="DIALECT", help="Dialect to write; `qdata formats` lists them.")
+@click.option("--lossy", is_flag=True, help="Leave out what DIALECT cannot express; the ledger says what that was.")
 @click.option(
     "-o",
     "--output",
@@ -64,6 +65,7 @@ def convert(
     output: Path | None,
     from_: str | None,
     rename: dict[str, str],
+    character: str | None,
     overwrite: bool,
     as_json: bool,
     **options: Any,
@@ -83,7 +85,7 @@ def convert(
         raise QdataError("no input given; wanted files, folders or a catalogue name (`qdata catalog` lists them)")
     if output == STDOUT and as_json:
         raise QdataError("-o - and --json: both would go to stdout; leave one out")
-    sources = sources_of(inputs, from_, rename)
+    sources = sources_of(inputs, format=from_, map=rename, character=character)
     report.left_out(console, sources)
     if output == STDOUT:
         with tempfile.TemporaryDirectory() as folder:
@@ -130,6 +132,7 @@ def render(
     inputs: tuple[str, ...],
     from_: str | None,
     rename: dict[str, str],
+    character: str | None,
     validation: tuple[str, ...],
     output: Path | None,
     overwrite: bool,
@@ -151,7 +154,8 @@ def render(
         last = workspace.last("rows")
         console.print(f"no input given: taking the last output, [bold]{escape(str(last))}[/]", highlight=False)
         inputs = (str(last),)
-    sources, held_out = (sources_of(paths, from_, rename) for paths in (inputs, validation))
+    how: dict[str, Any] = {"format": from_, "map": rename, "character": character}
+    sources, held_out = (sources_of(paths, **how) for paths in (inputs, validation))
     report.left_out(console, [*sources, *held_out])
     recipe = DataRecipe(sources=sources, validation=held_out, **settings)
     target = output or _shards_folder([one.path for one in sources], recipe.template)

@@ -96,14 +96,14 @@ def fraction_or_number(_: click.Context, __: click.Parameter, value: str | None)
     return number
 
 
-def sources_of(paths: Sequence[str], from_: str | None, rename: dict[str, str]) -> tuple[Source, ...]:
-    """The paths as sources of one dialect; `-` is what comes through stdin."""
+def sources_of(paths: Sequence[str], **how: Any) -> tuple[Source, ...]:
+    """The paths as sources, each with the fields `how`; `-` is what comes through stdin."""
     if "-" not in paths:
-        return tuple(Source(path=path, format=from_, map=rename) for path in paths)
+        return tuple(Source(path=path, **how) for path in paths)
     from qdata.rows import stdin
 
-    piped = Source(path=str(stdin.spooled(sys.stdin.buffer)), name=stdin.NAME, format=from_, map=rename)
-    return tuple(piped if path == "-" else Source(path=path, format=from_, map=rename) for path in paths)
+    piped = Source(path=str(stdin.spooled(sys.stdin.buffer)), name=stdin.NAME, **how)
+    return tuple(piped if path == "-" else Source(path=path, **how) for path in paths)
 
 
 def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -112,6 +112,7 @@ def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.argument("inputs", nargs=-1, metavar="[FILE|FOLDER|GLOB|NAME|-]..."),
         click.option("--from", "from_", metavar="DIALECT", help=help_of(Source, "format")),
         click.option("--map", "rename", metavar="OURS=THEIRS,…", callback=column_map, help=help_of(Source, "map")),
+        click.option("--character", metavar="NAME", help=help_of(Source, "character")),
         click.option("--skip-bad", is_flag=True, help="Set unreadable rows aside in the ledger instead of stopping."),
         click.option("--strict", is_flag=True, help="Refuse samples that only stand in for a data set."),
         click.option("--overwrite", is_flag=True, help="Replace an existing output."),

@@ -67,6 +67,7 @@ class Work:
     skip_bad: bool
     cache: Path
     rendering: Rendering | None = None  # None: conversations only
+    character: str | None = None  # who answers, where the rows are talks of characters
     code: str = field(default_factory=code_sha256)
 
     @property
@@ -76,7 +77,7 @@ class Work:
         facts = [
             [part.source, part.relative, part.container, part.start, part.stop, part.first, part.sha256],
             provenance.key(part.path),
-            [self.dialect, dict(self.rename), self.code],
+            [self.dialect, dict(self.rename), self.character, self.code],
             [step_facts(step) for step in self.steps],
             self.rendering.facts if self.rendering else None,
         ]
@@ -124,7 +125,7 @@ def process(work: Work) -> Done:
         facts = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
         if work.skip_bad or not facts["unreadable"]:
             return Done(work, directory, [], **facts)
-    loaded = load.load(work.part, work.dialect, work.rename)
+    loaded = load.load(work.part, work.dialect, work.rename, work.character)
     if loaded.bad and not work.skip_bad:
         return Done(work, directory, loaded.bad, 0, len(loaded.bad), 0, 0, [], 0, 0, 0)
     frame = pl.concat([loaded.frame, load.unreadable(work.part, loaded.bad)], how="diagonal_relaxed")

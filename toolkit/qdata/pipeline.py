@@ -23,7 +23,7 @@ from qdata.errors import QdataError
 from qdata.part import Done, Rendering, Step, Work, process
 from qdata.paths import cache_dir, whole
 from qdata.recipe import DataRecipe, Source, structure
-from qdata.rows import catalog, detect, formats, provenance, source, steps
+from qdata.rows import catalog, detect, formats, kinds, provenance, source, steps
 from qdata.rows.steps.complete import Complete
 from qdata.rows.steps.placeholders import Placeholders
 from qdata.tokens import locate
@@ -56,7 +56,10 @@ def find(sources: Sequence[Source], base: Path = Path()) -> list[Found]:
         if one.format:
             plugin.find(formats, one.format)  # a misspelt name is refused before any work
         head = source.peek(one.path, one.source, one.relative)
-        found.append(Found(one, detect.detect(head.rows, str(one.path), one.rename, head.bad, only=one.format)))
+        told = detect.detect(head.rows, str(one.path), one.rename, head.bad, only=one.format)
+        if one.character is not None and "character" not in plugin.find(formats, told.format).columns:
+            raise QdataError(f"{one.path}: {told.format} has no characters; --character is for talks of them")
+        found.append(Found(one, told))
     return found
 
 
@@ -117,7 +120,25 @@ def plan(recipe: DataRecipe, base: Path = Path(), *, skip_bad: bool = False) -> 
         split_over=recipe.max_length if recipe.too_long == "split" else None,
     )
     inputs, works = _works(recipe, base, cache, skip_bad, rendering)
+    _refuse_other_kinds(inputs)
     return Plan(recipe, inputs, works, template, tokenizer)
+
+
+def _refuse_other_kinds(inputs: Sequence[Found]) -> None:
+    """Raises QdataError for rows that are no chat: as one, a rejected answer would be imitated, or a prompt trained."""
+    for found in inputs:
+        kind = kinds.kind(plugin.find(formats, found.detection.format))
+        if kind != "chat":
+            raise QdataError(
+                f"{found.input.path}: {kinds.WORDS[kind]} ({found.detection.format}) cannot be rendered yet, only "
+                f"conversations. {_AS_CHAT.get(kind, '')}".rstrip()
+            )
+
+
+_AS_CHAT = {
+    "preference": "Take the chosen answers as chat: qdata convert FILE --to messages --lossy",
+    "judged": "Take the good answers as chat: qdata convert FILE --to messages --lossy --skip-bad",
+}
 
 
 def _refuse_numbers(recipe: DataRecipe) -> None:
@@ -166,7 +187,7 @@ def _works(
             one = found.input
             how = replace(rendering, think=one.think or recipe.think) if rendering else None
             works += [
-                Work(part, split, found.detection.format, one.rename, all_steps, skip_bad, cache, how)
+                Work(part, split, found.detection.format, one.rename, all_steps, skip_bad, cache, how, one.character)
                 for part in source.parts_of(one.path, one.source, one.relative)
             ]
     return inputs, works

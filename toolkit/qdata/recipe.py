@@ -49,6 +49,9 @@ class Source:
     files: tuple[str, ...] = option((), "only these files of a folder or catalogue entry (names or globs)")
     format: str | None = option(None, "dialect of the rows; default: detected from the rows")
     map: dict[str, str] = option({}, "the dialect's column = the file's column")
+    character: str | None = option(
+        None, "who answers in talks of characters (ChatHaruhi): a name, or NAME,NAME for one under several names"
+    )
     think: Think | None = option(None, "thinking policy of these rows; default: the one of [data]")
 
 

@@ -24,6 +24,9 @@ def notices(console: Console, inputs: Sequence[Found]) -> None:
         seen = found.detection
         how = f"{seen.share:.0%} of the rows looked at"
         console.print(f"[bold]{escape(str(one.path))}[/]: {seen.format} ({how})", highlight=False)
+        reads = ", ".join(ours if ours == theirs else f"{ours} = {theirs}" for ours, theirs in seen.reads.items())
+        keeps = f"; keeps as they are {', '.join(seen.keeps)}" if seen.keeps else ""
+        console.print(f"  reads {escape(reads)}{escape(keeps)}", style="dim", highlight=False)
         console.print(f"  {escape(shorten(seen.sample, 200))}", style="dim", highlight=False)
     for name in sorted({name for found in inputs for name in found.samples}):
         sample_notice(console, name)
@@ -68,6 +71,8 @@ def converted(console: Console, manifest: dict[str, Any], output: Path, sample: 
     if sample:
         console.print(f"  → {escape(shorten(sample, 200))}", style="dim", highlight=False)
     console.print(escape(rows_line(manifest["rows"])), highlight=False)
+    for what, count in manifest["left_out"].items():
+        console.print(f"[bold yellow]left out[/] of {count:,} rows: {escape(what)}", highlight=False)
     console.print(
         f"[bold green]{escape(str(output))}[/]  ({manifest['to']}; ledger, manifest: {escape(output.name)}.qdata/)",
         highlight=False,

@@ -42,6 +42,7 @@ class Input:
     rename: Mapping[str, str]
     think: str | None = None  # thinking policy of these rows, where their source names one
     sample: bool = False  # the rows are a sample that ships with us, not the data set itself
+    character: str | None = None  # who answers, where the rows are talks of characters
 
 
 @functools.cache
@@ -102,6 +103,7 @@ def _resolve(one: Source, base: Path) -> list[Input]:
             one.map,
             one.think,
             _is_sample(file),
+            one.character,
         )
         for file in files
     ]

@@ -40,7 +40,7 @@ def columns(
         values = [row.get(name) for row in dicts]
         if name in JSON_TEXT:
             values = [v if v is None or isinstance(v, str) else exact.text(v) for v in values]
-        if not _exactly(values, dtype):
+        if not _exactly(values, dtype, inside=isinstance(dtype, pl.Struct)):
             values = [_fit(v, dtype, name) for v in values]
             for index, value in enumerate(values):
                 if isinstance(value, _Misfit):
@@ -141,8 +141,8 @@ def _fit(value: Any, dtype: Any, name: str) -> Any:
         if not isinstance(value, dict):
             return _Misfit(f"{name}: wanted an object", value)
         known = [f.name for f in dtype.fields]
-        if "." in name and any(v is not None for k, v in value.items() if k not in known):
-            # of what lies this deep, `extra` keeps nothing; nulls are how tables fill up objects
+        if ("." in name or "[" not in name) and any(v is not None for k, v in value.items() if k not in known):
+            # `extra` keeps what nobody knows of rows and of the items of their lists; nulls are how tables fill up
             return _Misfit(f"{name}: wanted nothing but {', '.join(known)}", value)
         out = {f.name: _fit(value.get(f.name), f.dtype, f"{name}.{f.name}") for f in dtype.fields}
         return next((v for v in out.values() if isinstance(v, _Misfit)), out)

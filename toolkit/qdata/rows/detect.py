@@ -14,11 +14,16 @@ from qdata.rows.parts import Bad
 
 
 class Detection(NamedTuple):
-    """The dialect of a file, the share of the looked-at rows that speak it, and one of those rows."""
+    """The dialect of a file, the share of the looked-at rows that speak it, and one of those rows.
+
+    `reads` maps the dialect's columns that are there to the file's; `keeps` are the file's other columns.
+    """
 
     format: str
     share: float
     sample: dict[str, Any]
+    reads: dict[str, str]
+    keeps: tuple[str, ...]
 
 
 def detect(
@@ -48,16 +53,25 @@ def detect(
         raise QdataError(f"{label}: {wrong}. {_unknown(rows[0])}")
     if len(found) > 1:
         raise QdataError(f"{label}: the rows fit {' and '.join(found)} alike; say which with --from {found[0]}")
-    return Detection(found[0], best / len(rows), rows[claims[found[0]].index(True)])
+    sample = rows[claims[found[0]].index(True)]
+    return Detection(found[0], best / len(rows), sample, *_columns(found[0], rows, rename or {}))
+
+
+def _columns(name: str, rows: Sequence[dict[str, Any]], rename: Mapping[str, str]) -> tuple[dict[str, str], Any]:
+    there = dict.fromkeys(key for row in rows for key in row)
+    known = (*plugin.find(formats, name).columns, "score")
+    reads = {ours: rename.get(ours, ours) for ours in known}
+    reads = {ours: theirs for ours, theirs in reads.items() if theirs in there}
+    return reads, tuple(key for key in there if key not in reads.values())
 
 
 def _unknown(row: dict[str, Any]) -> str:
-    known = "; ".join(
-        f"{name} has {', '.join(k for k in plugin.find(formats, name).sample[0])}" for name in plugin.names(formats)
-    )
+    columns = {name: plugin.find(formats, name).sample[0].keys() for name in plugin.names(formats)}
+    near = {name: keys for name, keys in columns.items() if keys & row.keys()}
+    known = "; ".join(f"{name} has {', '.join(keys)}" for name, keys in near.items()) or "none has one of these columns"
     return (
         f"The first has the keys {', '.join(row)}: {shorten(row)}\n"
-        f"  Known dialects: {known}.\n"
+        f"  Dialects with such columns: {known}. `qdata formats` shows all {len(columns)}.\n"
         f"  Name the columns with --map, for example --map prompt={next(iter(row), 'question')},response=…"
     )
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from qdata import plugin, schema
-from qdata.rows import exact, formats, source
+from qdata.errors import QdataError
+from qdata.rows import exact, formats, kinds, source
 from qdata.rows.columns import columns
+from qdata.rows.formats._turns import SECOND_ANSWERS
 from qdata.rows.parts import Bad, Part
 
 
@@ -20,18 +22,27 @@ class Loaded(NamedTuple):
     bad: list[Bad]
 
 
-def load(part: Part, dialect: str, rename: Mapping[str, str] | None = None) -> Loaded:
-    """Reads a part. Order is kept; every row of the part is either in the frame or in `bad`."""
+def load(part: Part, dialect: str, rename: Mapping[str, str] | None = None, character: str | None = None) -> Loaded:
+    """Reads a part. Order is kept; every row of the part is either in the frame or in `bad`.
+
+    `character` says who answers in rows that hold talks of characters. Raises QdataError where a dialect must be told.
+    """
     form = plugin.find(formats, dialect)
-    rows = source.read(part)
+    everything = source.read(part)
+    rows, shown = _set_aside(everything, kinds.kind(form) in ("chat", "text"), rename or {})
     raw, misfits = columns(rows, {**form.columns, "score": pl.Float64}, rename)
+    misfits += shown
+    if character is not None and "character" in form.columns:
+        raw = raw.with_columns(pl.col("character").fill_null(character))
+    if hasattr(form, "lacks") and (why := form.lacks(raw)) is not None:
+        raise QdataError(f"{part.label}: {why}")
     frame = form.read(raw.lazy()).with_columns(
         row=pl.lit(f"{part.source}/{part.relative}#") + pl.col("ordinal").cast(pl.String),
         source=pl.lit(part.source),
         score=pl.when(pl.col("score").is_not_null()).then(pl.struct(given=pl.col("score"))),
     )
     shaped = schema.conform(frame).collect()
-    reasons = shaped.select(_fault().alias("fault"))["fault"]
+    reasons = shaped.select(pl.coalesce(_fault_of_kind(kinds.kind(form)), _fault()).alias("fault"))["fault"]
     if hasattr(form, "fault"):  # what only the dialect can see, before its columns become messages
         reasons = raw.select(fault=pl.coalesce(form.fault(), pl.lit(reasons)))["fault"]
     if reasons.null_count() == len(reasons):
@@ -52,6 +63,9 @@ _CODES = {
     "no messages": "no_messages",
     "an empty list of messages": "no_messages",
     "the answer is null or missing": "answer_missing",
+    "the chosen answer is null or missing": "answer_missing",
+    "the rejected answer is null or missing": "answer_missing",
+    "no label; wanted true or false": "label_missing",
     "a message without content": "content_missing",
 }
 
@@ -78,6 +92,69 @@ def _fault() -> pl.Expr:
         .when(~every(content.is_not_null() | (role == "assistant")))
         .then(pl.lit("a message without content"))
     )
+
+
+def _fault_of_kind(kind: str) -> pl.Expr:
+    """As `_fault`, of the columns that only rows of this kind have."""
+    if kind == "judged":
+        return pl.when(pl.col("label").is_null()).then(pl.lit("no label; wanted true or false"))
+    if kind != "preference":
+        return pl.lit(None, pl.String)
+    field = pl.element().struct.field
+    said = field("content").is_not_null() | field("tool_calls").is_not_null()
+    wrong = []
+    for name in ("chosen", "rejected"):
+        turns = pl.col(name)
+        wrong += [
+            pl.when(turns.list.len().fill_null(0) == 0).then(pl.lit(f"the {name} answer is null or missing")),
+            pl.when(~turns.list.eval((field("role") == "assistant").fill_null(False)).list.all()).then(
+                pl.lit(f"{name}: a turn that is not the assistant's; all of an answer is trained")
+            ),
+            pl.when(~turns.list.eval(said.fill_null(False)).list.all()).then(
+                pl.lit(f"the {name} answer is null or missing")
+            ),
+        ]
+    return pl.coalesce(wrong)
+
+
+_MEDIA = {"images": "image", "videos": "video", "audios": "audio"}
+_VERDICTS = {"label", "kto_tag"}
+_TOLD = {
+    "multimodal": "pictures, videos and sound are not read, and without them the text means something else",
+    "judged": "a second answer or a verdict in a row of chat; as chat, what somebody rejected would be imitated",
+}
+
+
+def _set_aside(rows: source.Rows, one_answer: bool, rename: Mapping[str, str]) -> tuple[source.Rows, list[Bad]]:
+    """Rows that are what they look like, and those with something beside it that makes their text another matter.
+
+    `images`, `videos`, `audios` that are not empty do so; one under `image` … only with its `<image>` in the text;
+    where a row should hold `one_answer`, a second one, or whether it was good.
+    """
+    suspects = {*_MEDIA, *_MEDIA.values()} | (SECOND_ANSWERS | _VERDICTS if one_answer else set())
+    suspects -= set(rename.values())
+    if all(suspects.isdisjoint(row) for row in rows.rows):
+        return rows, []
+    kept: list[tuple[int, dict[str, Any]]] = []
+    bad = []
+    for ordinal, row in zip(rows.ordinals, rows.rows, strict=True):
+        found = [(name, why) for name in row if name in suspects and (why := _matters(row, name))]
+        if found:
+            name, code = found[0]
+            bad.append(Bad(ordinal, f"{name}: {_TOLD[code]}", exact.text(row), code))
+        else:
+            kept.append((ordinal, row))
+    return source.Rows([ordinal for ordinal, _ in kept], [row for _, row in kept], rows.bad), bad
+
+
+def _matters(row: dict[str, Any], name: str) -> str | None:
+    """The kind of mistake that reading a row without this column would be, or None."""
+    if name in _VERDICTS:
+        return "judged" if isinstance(row[name], bool) else None
+    if name in SECOND_ANSWERS:
+        return "judged" if row[name] is not None else None
+    shown = bool(row[name]) and (name in _MEDIA or f"<{name}>" in exact.text(row))
+    return "multimodal" if shown else None
 
 
 def unreadable(part: Part, bad: list[Bad]) -> pl.DataFrame:

@@ -47,10 +47,10 @@ def is_preference(row: dict[str, Any]) -> bool:
     A `label` of text or an object is a category, and says nothing of that (Infinity-Instruct).
     """
     judged = any(isinstance(row.get(key), bool) for key in ("label", "kto_tag"))
-    return judged or not row.keys().isdisjoint(_SECOND_ANSWERS)
+    return judged or not row.keys().isdisjoint(SECOND_ANSWERS)
 
 
-_SECOND_ANSWERS = {"chosen", "rejected", "rejected_response", "chosen_messages", "rejected_messages"}
+SECOND_ANSWERS = {"chosen", "rejected", "rejected_response", "chosen_messages", "rejected_messages"}
 
 
 def is_judged(row: dict[str, Any]) -> bool:

@@ -43,32 +43,15 @@ class Sharegpt:
     @staticmethod
     def claims(row: dict[str, Any]) -> bool:
         """A list of from/value turns with known roles, and no preference columns beside it."""
-        turns = row.get("conversations")
-        return (
-            isinstance(turns, list)
-            and bool(turns)
-            and all(
-                isinstance(t, dict) and t.get("from") in _ROLES and isinstance(t.get("value"), str | None)
-                for t in turns
-            )
-            and not is_judged(row)
-        )
+        return are_turns(row.get("conversations")) and not is_judged(row)
 
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """A row-level `system` becomes the first message; a function_call becomes an assistant turn with tool_calls."""
-        role, value = pl.element().struct.field("from"), pl.element().struct.field("value")
-        call = role == "function_call"
-        turn = pl.struct(
-            role.replace(_ROLES).alias("role"),
-            pl.when(~call).then(value).alias("content"),
-            pl.when(call).then(_as_list(value)).alias("tool_calls"),
-            *trained(),
-        )
         known = {"role": pl.lit("system"), "content": pl.col("system")}
         system = pl.struct(known.get(name, pl.lit(None, dtype)).alias(name) for name, dtype in _TURN.items())
         none = pl.col("system").is_null() | (pl.col("system") == "")
-        turns = pl.col("conversations").list.eval(turn)
+        turns = as_messages(pl.col("conversations"))
         first = pl.when(none).then(pl.lit([], pl.List(pl.Struct(_TURN)))).otherwise(pl.concat_list(system))
         tools = pl.when(pl.col("tools") != "").then(pl.col("tools"))
         return frame.with_columns(messages=pl.concat_list(first, turns), tools=tools).drop("conversations", "system")
@@ -81,28 +64,63 @@ class Sharegpt:
     @staticmethod
     def write(conversation: dict[str, Any]) -> dict[str, Any]:
         """System messages as turns; tools as JSON text, as LLaMA-Factory reads them; flags only where there are any."""
-        turns = [
-            (
-                {"from": "function_call", "value": m["tool_calls"]}
-                if m["tool_calls"]
-                else {"from": _WRITTEN[m["role"]], "value": m["content"]}
-            )
-            | {key: m[key] for key in ("train", "weight") if m[key] is not None}
-            for m in conversation["messages"]
-        ]
-        return {"conversations": turns} | ({"tools": conversation["tools"]} if conversation["tools"] else {})
+        return {"conversations": written(conversation["messages"])} | (
+            {"tools": conversation["tools"]} if conversation["tools"] else {}
+        )
 
     @staticmethod
     def loses(conversation: dict[str, Any]) -> str | None:
         """Reasoning, names, and text beside a tool call."""
-        messages = conversation["messages"]
-        if any(m[k] is not None for m in messages for k in ("reasoning", "name")):
-            return "reasoning or names of messages"
-        if any(m["tool_calls"] and m["role"] != "assistant" for m in messages):
-            return "tool calls of a turn that is no assistant's"
-        if any(m["tool_calls"] and m["content"] is not None for m in messages):  # an empty text is not none
-            return "the text beside a tool call"
-        return None
+        return beyond_turns(conversation["messages"])
+
+
+def are_turns(value: Any) -> bool:
+    """A list of from/value turns with known roles."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(t, dict) and t.get("from") in _ROLES and isinstance(t.get("value"), str | None) for t in value
+        )
+    )
+
+
+def as_messages(turns: pl.Expr) -> pl.Expr:
+    """A list of from/value turns with the FIELDS of training as messages."""
+    role, value = pl.element().struct.field("from"), pl.element().struct.field("value")
+    call = role == "function_call"
+    return turns.list.eval(
+        pl.struct(
+            role.replace(_ROLES).alias("role"),
+            pl.when(~call).then(value).alias("content"),
+            pl.when(call).then(_as_list(value)).alias("tool_calls"),
+            *trained(),
+        )
+    )
+
+
+def written(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Messages as turns; flags only where there are any."""
+    return [
+        (
+            {"from": "function_call", "value": m["tool_calls"]}
+            if m["tool_calls"]
+            else {"from": _WRITTEN[m["role"]], "value": m["content"]}
+        )
+        | {key: m[key] for key in ("train", "weight") if m[key] is not None}
+        for m in messages
+    ]
+
+
+def beyond_turns(messages: list[dict[str, Any]]) -> str | None:
+    """What from/value turns cannot express, in words, or None."""
+    if any(m[k] is not None for m in messages for k in ("reasoning", "name")):
+        return "reasoning or names of messages"
+    if any(m["tool_calls"] and m["role"] != "assistant" for m in messages):
+        return "tool calls of a turn that is no assistant's"
+    if any(m["tool_calls"] and m["content"] is not None for m in messages):  # an empty text is not none
+        return "the text beside a tool call"
+    return None
 
 
 _TURN: dict[str, Any] = {

@@ -1,0 +1,247 @@
+"""What is left out of a row, and when: with --lossy only, no more than is in the way, told in ledger and manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.rows.test_formats import CHATS, FORMATS, NAMES, SPECIAL, TOOL, chat, of_kind, said
+from tests.test_schema import MESSAGES, TOOLS, conversation, json_text
+
+from qdata import pipeline
+from qdata.convert import convert
+from qdata.errors import QdataError
+from qdata.recipe import DataRecipe, Source
+from qdata.rows import kinds
+from qdata.rows.detect import detect
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+def write(rows: list[dict[str, Any]]) -> list[Source]:
+    """A file of rows, as the only source."""
+    Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return [Source(path="in.jsonl", name="s")]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(NAMES), st.sampled_from(NAMES), MESSAGES, st.none() | TOOLS.map(json_text))
+def test_a_reduced_row_can_be_said_and_nothing_is_added(
+    name: str, other: str, messages: list[dict[str, Any]], tools: str | None
+) -> None:
+    """The dialect expresses it; each message is one of the row's, with the same content and no field it had not."""
+    row = of_kind(other, conversation(messages, tools=tools))
+    less = kinds.reduced(FORMATS[name], row)
+    if kinds.loses(FORMATS[name], row) is None or less is None:
+        return
+    assert kinds.loses(FORMATS[name], less.conversation) is None
+    assert less.left_out
+    before = [m for key in ("messages", "chosen") for m in row[key] or []]
+    for m in less.conversation["messages"] or []:
+        assert any(all(m[key] in (None, one[key]) for key in m) and m["content"] == one["content"] for one in before)
+    assert less.conversation["row"] == row["row"]
+
+
+REDUCED = [
+    ("pairs", conversation(chat("q", "a", system="s"), tools=TOOL), "the tools, the system prompt", chat("q", "a")),
+    ("alpaca", conversation(chat("q", "a", system="s"), tools=TOOL), "the tools", chat("q", "a", system="s")),
+    ("alpaca", SPECIAL["reasoning"], "reasoning", chat("q", "a")),
+    ("sharegpt", SPECIAL["name"], "names", chat("q", "a")),
+    ("muice", SPECIAL["untrained"], "training flags and weights", chat("q", "a")),
+    ("muice", SPECIAL["empty system"], "the system prompt", chat("q", "a")),
+    ("sharegpt", SPECIAL["call and text"], "tool calls", chat("q", "t")),
+    ("alpaca", SPECIAL["call"], None, None),
+    ("alpaca", SPECIAL["user last"], None, None),
+    ("pairs", SPECIAL["two exchanges"], None, None),
+    ("text", SPECIAL["plain"], None, None),
+    ("preference", SPECIAL["plain"], None, None),
+    ("kto", SPECIAL["plain"], None, None),
+    ("pairs", of_kind("text", SPECIAL["plain"]), None, None),
+    ("pairs", of_kind("preference", SPECIAL["plain"]), "the rejected answer", chat("q", "a")),
+    ("pairs", of_kind("kto", SPECIAL["plain"]) | {"label": True}, "the verdict on the answer", chat("q", "a")),
+    ("pairs", of_kind("kto", SPECIAL["plain"]) | {"label": False}, None, None),
+    ("kto", of_kind("preference", SPECIAL["plain"]), None, None),
+]
+
+
+@pytest.mark.parametrize(("name", "row", "left_out", "messages"), REDUCED, ids=[f"{r[0]}-{r[2]}" for r in REDUCED])
+def test_no_more_is_left_out_than_is_in_the_way(
+    name: str, row: dict[str, Any], left_out: str | None, messages: list[dict[str, Any]] | None
+) -> None:
+    """What goes is named; a turn never goes, nor does what only the turn says; an answer judged bad stays away."""
+    less = kinds.reduced(FORMATS[name], row)
+    assert (less and less.left_out) == left_out
+    assert less is None or less.conversation["messages"] == messages
+
+
+def test_lossy_is_told() -> None:
+    """Without it the row is refused, with it written; ledger and manifest say what was left out of which row."""
+    rows = [FORMATS["messages"].write(SPECIAL[case]) for case in ("reasoning", "plain", "reasoning", "tools")]
+    sources = write(rows)
+    with pytest.raises(QdataError, match="leave out what is in the way with --lossy, or set these rows aside"):
+        convert(sources, "pairs", Path("out.jsonl"))
+    manifest = convert(sources, "pairs", Path("out.jsonl"), lossy=True).manifest
+    assert (manifest["rows"]["kept"], manifest["rows"]["edited"]) == (4, 3)
+    assert manifest["left_out"] == {"reasoning": 2, "the tools": 1}
+    book = pl.read_parquet("out.jsonl.qdata/ledger.parquet")
+    assert book["action"].to_list() == ["edited", "kept", "edited", "edited"]
+    assert book["reason"].to_list() == ["left out: reasoning", None, "left out: reasoning", "left out: the tools"]
+    assert '"reasoning":"r"' in book["before"][0]
+    assert '"reasoning"' not in book["after"][0]
+    assert json.loads(book["after"][3]) == {"messages": json.loads(book["before"][3])["messages"]}
+
+
+def test_lossy_still_refuses_what_would_be_another_row() -> None:
+    """Turns in another order have no place in alpaca, and nothing that could be left out gives them one."""
+    sources = write([FORMATS["messages"].write(SPECIAL["user last"])])
+    with pytest.raises(QdataError, match="alpaca cannot express the order of turns") as caught:
+        convert(sources, "alpaca", Path("out.jsonl"), lossy=True)
+    assert "--lossy" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["messages", "sharegpt", "alpaca"])
+@pytest.mark.parametrize(
+    ("columns", "is_text"),
+    [
+        ({"images": ["1.png"]}, False),
+        ({"videos": ["1.mp4"]}, False),
+        ({"audios": [{"bytes": "x"}]}, False),
+        ({"image": "1.png", "note": "<image>"}, False),
+        ({"image": "1.png"}, True),
+        ({"images": [], "videos": None}, True),
+        ({"note": "<image>"}, True),
+    ],
+    ids=str,
+)
+def test_pictures_beside_the_text_are_refused(name: str, columns: dict[str, Any], is_text: bool) -> None:
+    """One sentence names the column; empty lists, and a word in angle brackets, are no pictures."""
+    row = FORMATS[name].sample[0] | columns
+    sources = write([FORMATS[name].sample[0], row])
+    if is_text:
+        assert convert(sources, name, Path("out.jsonl")).manifest["rows"]["kept"] == 2
+        return
+    with pytest.raises(QdataError, match=rf"line 2: {next(iter(columns))}: pictures, videos and sound are not read"):
+        convert(sources, name, Path("out.jsonl"))
+    told = convert(sources, name, Path("out.jsonl"), skip_bad=True).manifest["rows"]
+    assert told["dropped"] == {"read.multimodal": 1}
+
+
+def line(role: str | None, text: str) -> dict[str, Any]:
+    """A line of a dialogue."""
+    return {"role": role, "text": text}
+
+
+def test_characters_become_roles() -> None:
+    """Lines of the one who answers are the answers; all others the user's, by name; neighbours of a side one turn."""
+    lines = [
+        line("阿虚", "「早」"),
+        line("", "（下雨了）"),
+        line("春日", "「早」"),
+        line("凉宫", "「走！」"),
+        line("阿虚", "x"),
+    ]
+    sources = [Source(path=write([{"dialogue": lines, "id": 1}])[0].path, name="s", character="春日,凉宫")]
+    convert(sources, "messages", Path("out.jsonl"))
+    (row,) = (json.loads(text) for text in Path("out.jsonl").read_text(encoding="utf-8").splitlines())
+    said_by = [(m["role"], m["content"]) for m in row["messages"]]
+    assert said_by == [
+        ("system", "你是春日。"),
+        ("user", "阿虚：「早」\n（下雨了）"),
+        ("assistant", "「早」\n「走！」"),
+        ("user", "阿虚：x"),
+    ]
+    assert row["id"] == 1
+
+
+def test_a_row_may_say_itself_who_answers() -> None:
+    """`character` and `system` of the row stand above the option."""
+    rows = [
+        {"dialogue": [line("a", "q"), line("b", "x")]} | more
+        for more in ({"character": "a"}, {"character": "a", "system": ""}, {"character": "a", "system": "s"}, {})
+    ]
+    convert([Source(path=write(rows)[0].path, character="b")], "messages", Path("out.jsonl"))
+    made = [json.loads(text)["messages"] for text in Path("out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [[m["role"] for m in one] for one in made] == [
+        ["system", "assistant", "user"], ["assistant", "user"], ["system", "assistant", "user"],
+        ["system", "user", "assistant"]]  # fmt: skip
+    assert [one[0]["content"] for one in made] == ["你是a。", "q", "s", "你是b。"]
+
+
+def test_a_name_nobody_has_and_a_dialect_without_names() -> None:
+    """A misspelt character is told with the names there are; where there are no characters, the option is refused."""
+    rows = [{"dialogue": [line("阿虚", "q"), line("春日", "a"), line("", "x")]}]
+    with pytest.raises(QdataError, match=r"no line is of 春曰; .* Lines: 阿虚 1, 春日 1; 1 row has an empty role name"):
+        convert([Source(path=write(rows)[0].path, character="春曰")], "messages", Path("out.jsonl"))
+    with pytest.raises(QdataError, match=r"in\.jsonl: pairs has no characters; --character is for talks of them"):
+        convert([Source(path=write(FORMATS["pairs"].sample)[0].path, character="a")], "messages", Path("out.jsonl"))
+
+
+TALK = st.text("：\n「」ab", max_size=8)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(TALK, TALK), min_size=1, max_size=3), st.sampled_from([None, "s", "你是a。", "你是a,b。"]))
+def test_talk_with_colons_and_line_ends_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]], system: str | None
+) -> None:
+    """A text that looks like lines of several names is the same text again, also where it bears the answerer's name."""
+    from tests.rows.test_formats import read
+
+    one = conversation(chat(*(text for pair in pairs for text in pair), system=system))
+    row = FORMATS["chatharuhi"].write(one)
+    assert FORMATS["chatharuhi"].claims(row)
+    assert read([row], "chatharuhi", tmp_path_factory.getbasetemp()) == [said(one)]
+
+
+def test_chatml_is_written_letter_for_letter(tmp_path: Path) -> None:
+    """Reasoning and calls stay the text they are; only a missing line end at the very end is added."""
+    from tests.rows.test_formats import read
+
+    text = (
+        "<|im_start|>system\ns\n\n# Tools<|im_end|>\n<|im_start|>user\n\n<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\nr\n</think>\n\n<tool_call>\n{}\n</tool_call><|im_end|>\n"
+    )
+    for given_text in (text, text[:-1]):
+        (one,) = read([{"text": given_text}], "chatml_text", tmp_path)
+        assert [m["role"] for m in one["messages"]] == ["system", "user", "assistant"]
+        assert FORMATS["chatml_text"].write(one) == {"text": text}
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(CHATS)))
+def test_render_takes_chats_only(name: str, qwen2: Path) -> None:
+    """The sample of every other kind is refused in one sentence, before anything is made."""
+    recipe = DataRecipe(sources=tuple(write(FORMATS[name].sample)), tokenizer=str(qwen2))
+    with pytest.raises(QdataError, match=rf"^in.jsonl: .* \({name}\) cannot be rendered yet, only conversations\."):
+        pipeline.build(recipe, Path("shards"))
+    assert not Path("shards").exists()
+
+
+def test_a_rendering_beside_a_conversation_is_no_document() -> None:
+    """Stanford's alpaca with its `text`: the conversation is read, and the text kept."""
+    row = FORMATS["alpaca"].sample[0] | {"text": "Below is an instruction …"}
+    found = detect([row], "f")
+    assert (found.format, found.keeps) == ("alpaca", ("text",))
+
+
+JUDGED: list[dict[str, Any]] = [{"rejected": "b"}, {"label": False}, {"kto_tag": True}, {"rejected_response": "b"}]
+
+
+@pytest.mark.parametrize("more", [*JUDGED, {"chosen_messages": []}])
+@pytest.mark.parametrize("name", ["messages", "alpaca", "sharegpt", "pairs"])
+def test_a_judged_row_among_chats_is_told(name: str, more: dict[str, Any]) -> None:
+    """Most rows are chats, one has a second answer or a verdict: it is not trained as a chat by accident."""
+    good = FORMATS[name].sample[0]
+    sources = write([good, good | more, good | dict.fromkeys(more), good | {"label": "category"}, good])
+    with pytest.raises(QdataError, match=rf"line 2: {next(iter(more))}: a second answer or a verdict in a row of chat"):
+        convert(sources, name, Path("out.jsonl"))
+    told = convert(sources, name, Path("out.jsonl"), skip_bad=True).manifest["rows"]
+    assert told["dropped"] == {"read.judged": 1}

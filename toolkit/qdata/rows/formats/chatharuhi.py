@@ -1,0 +1,162 @@
+"""ChatHaruhi: `{"dialogue": [{"role": …, "text": …}, …]}`, where the roles are names of characters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any, ClassVar
+
+import polars as pl
+
+from qdata.rows.formats._turns import is_preference, listed, split_system
+from qdata.schema import MESSAGE, MESSAGES
+
+_COLON = "："
+_SPOKEN = re.compile(rf"([^\n{_COLON}]{{1,30}}){_COLON}")
+_NEXT = re.compile(rf"\n(?=[^\n{_COLON}]{{1,30}}{_COLON})")
+_IS = re.compile(r"你是([^,。\n]+)。")
+_NOBODY = "assistant"  # who answers where no character is named
+
+
+class Chatharuhi:
+    """Which character answers is said by `--character NAME` (or NAME,NAME: one under several names), or by the row.
+
+    Its lines are the answers. Those of all others are the user's, each line as `NAME：text`, a line without a name as
+    it is. Lines of one side that follow each other are one turn, a line of text for each. The system prompt is
+    `你是NAME。` where the row has no `system` of its own ("" means none).
+    """
+
+    columns: ClassVar = {
+        "dialogue": pl.List(pl.Struct({"role": pl.String, "text": pl.String})),
+        "character": pl.String,
+        "system": pl.String,
+    }
+    sample: ClassVar = [
+        {
+            "dialogue": [
+                {"role": "店员", "text": "「要热的还是冰的？」"},
+                {"role": "客人", "text": "「听她的。」"},
+                {"role": "小满", "text": "「冰的，多放柠檬！」"},
+            ],
+            "character": "小满",
+        }
+    ]
+
+    @staticmethod
+    def claims(row: dict[str, Any]) -> bool:
+        """A list of lines with role and text."""
+        lines = row.get("dialogue")
+        return (
+            isinstance(lines, list)
+            and bool(lines)
+            and all(isinstance(line, dict) and {"role", "text"} <= line.keys() for line in lines)
+            and not is_preference(row)
+        )
+
+    @staticmethod
+    def lacks(frame: pl.DataFrame) -> str | None:
+        """Why these rows cannot be read before somebody says which character answers: in words, or None."""
+        if frame.is_empty():
+            return None
+        lines = frame.select("ordinal", "dialogue", names=_names()).explode("dialogue").unnest("dialogue")
+        lines = lines.with_columns(pl.col("role").fill_null(""))
+        if lines.select(pl.col("names").is_null().any()).item():
+            wrong = "nothing says which character answers"
+        elif not lines.select(pl.col("role").is_in(pl.col("names")).any()).item():
+            wrong = f"no line is of {', '.join(lines['names'].explode().unique(maintain_order=True))}"
+        else:
+            return None
+        counts = lines.filter(pl.col("role") != "").group_by("role", maintain_order=True).len().sort(
+            "len", descending=True, maintain_order=True)  # fmt: skip
+        shown = ", ".join(f"{name} {count}" for name, count in counts.head(12).iter_rows())
+        more = f" and {len(counts) - 12} more" if len(counts) > 12 else ""
+        empty = lines.filter(pl.col("role") == "")["ordinal"].n_unique()
+        rows_have = "1 row has" if empty == 1 else f"{empty} rows have"
+        nameless = f"; {rows_have} an empty role name" if empty else ""
+        return (
+            f"dialogues between characters, and {wrong}; say it with --character NAME (in a recipe: character), or "
+            f"NAME,NAME for one under several names. Lines: {shown}{more}{nameless}."
+        )
+
+    @staticmethod
+    def read(frame: pl.LazyFrame) -> pl.LazyFrame:
+        """Lines become turns: those of the character answers, those of all others, joined, questions."""
+        indexed = frame.with_columns(_names().alias("names")).with_row_index("at")
+        lines = indexed.select("at", "names", "dialogue").explode("dialogue").unnest("dialogue")
+        role = pl.col("role").fill_null("")
+        answers = role.is_in(pl.col("names"))
+        said = pl.when(answers | (role == "")).then("text").otherwise(pl.concat_str(role, pl.lit(_COLON), "text"))
+        lines = lines.select(
+            "at", said=said, role=pl.when(answers).then(pl.lit("assistant")).otherwise(pl.lit("user"))
+        ).with_columns(run=pl.struct("at", "role").rle_id())
+        turns = lines.group_by("run", "at", "role", maintain_order=True).agg(content=pl.col("said").str.join("\n"))
+        chats = turns.group_by("at", maintain_order=True).agg(messages=_full(pl.col("role"), pl.col("content")))
+        text = pl.coalesce("system", pl.format("你是{}。", pl.col("names").list.first()))
+        system = pl.when(text == "").then(pl.lit([], MESSAGES)).otherwise(
+            pl.concat_list(_full(pl.lit("system"), text)))  # fmt: skip
+        joined = indexed.join(chats, on="at", how="left", maintain_order="left")
+        return joined.with_columns(messages=pl.concat_list(system, "messages")).drop(*Chatharuhi.columns, "names", "at")
+
+    @staticmethod
+    def fault() -> pl.Expr:
+        """No line at all, or a line without a text: which, in words, or null."""
+        silent = pl.col("dialogue").list.eval(pl.element().struct.field("text").is_null())
+        at = silent.list.arg_max()
+        return (
+            pl.when(pl.col("dialogue").list.len().fill_null(0) == 0)
+            .then(pl.lit("dialogue: no lines"))
+            .when(silent.list.any())
+            .then(pl.format("dialogue[{}]: a line without a text", at))
+        )
+
+    @staticmethod
+    def write(conversation: dict[str, Any]) -> dict[str, Any]:
+        """A line for each answer and for each `NAME：text` of a question; `character` says who answers."""
+        system, turns = split_system(conversation["messages"])
+        is_one = _IS.fullmatch(system or "")
+        character = is_one[1] if is_one else _NOBODY
+        lines = [line for m in turns for line in _lines(m, character)]
+        row: dict[str, Any] = {"dialogue": lines, "character": character}
+        return row if is_one else row | {"system": system or ""}
+
+    @staticmethod
+    def loses(conversation: dict[str, Any]) -> str | None:
+        """Tools, per-message fields, an empty system prompt, and two turns of one side after each other."""
+        system, turns = split_system(conversation["messages"])
+        roles = [m["role"] for m in turns]
+        if conversation["tools"]:
+            return "the tools"
+        if any(m[key] is not None for m in conversation["messages"] for key in m.keys() - {"role", "content"}):
+            return "reasoning, tool calls, names or training flags of messages"
+        if system == "":
+            return "an empty system prompt"
+        if not roles or set(roles) - {"user", "assistant"} or any(len(list(same)) > 1 for _, same in groupby(roles)):
+            return f"the order of turns {listed(roles)}; chatharuhi holds user and assistant in turn"
+        return None
+
+
+def _names() -> pl.Expr:
+    return pl.col("character").str.split(",")
+
+
+def _full(role: pl.Expr, content: pl.Expr) -> pl.Expr:
+    given = {"role": role, "content": content}
+    return pl.struct(given.get(f.name, pl.lit(None)).cast(f.dtype).alias(f.name) for f in MESSAGE.fields)
+
+
+def _lines(message: dict[str, Any], character: str) -> Iterator[dict[str, Any]]:
+    """The lines whose reading is this turn; a piece that begins like one of the character's stays with its line."""
+    if message["role"] == "assistant":
+        yield {"role": character, "text": message["content"]}
+        return
+    role, said = "", list[str]()
+    for piece in _NEXT.split(message["content"]):
+        spoken = _SPOKEN.match(piece)
+        if spoken and spoken[1] != character:
+            if said:
+                yield {"role": role, "text": "\n".join(said)}
+            role, said = spoken[1], [piece[spoken.end() :]]
+        else:
+            said.append(piece)
+    yield {"role": role, "text": "\n".join(said)}
