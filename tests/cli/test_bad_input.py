@@ -17,11 +17,13 @@ import pytest
 from click.testing import CliRunner
 from tests.test_recipe import golden
 
+from qdata import plugin
 from qdata.cli import main
 from qdata.cli_base import persona_values
 from qdata.errors import QdataError
 from qdata.pipeline import local_steps
 from qdata.recipe import DataRecipe, read_toml, refuse, structure
+from qdata.rows import steps
 
 GOOD = {"prompt": "q", "response": "a"}
 TO = ("--to", "alpaca", "-o", "out.jsonl")
@@ -327,7 +329,7 @@ def test_steps_that_cannot_be_made_are_told_at_once() -> None:
         local_steps(recipe)
     told = str(caught.value)
     assert "data.steps[0].step: no step is called 'stripp'. Did you mean 'strip'?" in told
-    assert "data.steps[1].step: missing; wanted one of complete, placeholders, strip" in told
+    assert f"data.steps[1].step: missing; wanted one of {', '.join(plugin.names(steps))}\n" in told
     assert "data.steps[2].sides: no such key" in told
     assert "data.steps[3]" not in told
 

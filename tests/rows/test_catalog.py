@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import socket
-import struct
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from tests.rows.stand_in_hub import COMMIT, HUB_ID, Hub, fetch, serving, told
 
 from qdata.cli import main
 from qdata.errors import QdataError
 from qdata.recipe import Source
 from qdata.rows import catalog
-
-HUB_ID = "PKU-Alignment/Align-Anything-Instruction-100K-zh"
-COMMIT = "a" * 40
 
 
 @pytest.fixture
@@ -198,84 +189,6 @@ def test_convert_never_touches_the_network(here: Path, monkeypatch: pytest.Monke
     assert "SAMPLE" in done.stderr and "qdata fetch align-anything" in done.stderr
 
 
-class Hub(ThreadingHTTPServer):
-    """A stand-in hub with one data set: enough of the protocol for huggingface_hub's snapshot_download."""
-
-    daemon_threads = True
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.files = files
-        self.seen: list[tuple[str, str, str | None]] = []  # method, path, Range
-        self.status: dict[str, tuple[int, dict[str, str]]] = {}  # what part of a path is answered with instead
-        self.cut: dict[str, list[str]] = {}  # file: how the next answers break off, "close" or "reset"
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def gets(self, name: str) -> list[str | None]:
-        """The Range of each GET of a file."""
-        return [r for method, path, r in self.seen if method == "GET" and path.endswith(f"/{name}")]
-
-    def handle_error(self, *_: Any) -> None:
-        """A connection that was cut on purpose is no news."""
-
-
-class Answer(BaseHTTPRequestHandler):
-    """The routes: repo info, tree, and resolve with ETag, X-Repo-Commit and Range."""
-
-    server: Hub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_: Any) -> None:
-        """Quiet."""
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def answer(self) -> None:
-        path = self.path.partition("?")[0]
-        self.server.seen.append((self.command, path, self.headers.get("Range")))
-        for part, (status, headers) in self.server.status.items():
-            if part in f"{self.command} {path}":
-                return self.send(status, b"{}", headers)
-        if path == f"/api/datasets/{HUB_ID}/revision/main":
-            return self.send(200, json.dumps({"id": HUB_ID, "sha": COMMIT, "siblings": []}).encode())
-        if path == f"/api/datasets/{HUB_ID}/tree/{COMMIT}":
-            files = [{"type": "file", "oid": "0" * 40, "size": len(b), "path": n} for n, b in self.server.files.items()]
-            return self.send(200, json.dumps(files).encode())
-        name = path.removeprefix(f"/datasets/{HUB_ID}/resolve/{COMMIT}/")
-        if name not in self.server.files:
-            return self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        return self.send_file(name, self.server.files[name])
-
-    def send_file(self, name: str, data: bytes) -> None:
-        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
-        if wanted := self.headers.get("Range"):
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            return self.send(206, data[start:], headers)
-        breaks = self.server.cut.get(name) if self.command == "GET" else None
-        return self.send(200, data, headers, breaks.pop(0) if breaks else None)
-
-    def send(self, status: int, body: bytes, headers: dict[str, str] | None = None, how: str | None = None) -> None:
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        self.wfile.write(body[: len(body) // 2] if how else body)
-        self.close_connection = bool(how)
-        if how == "reset":
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
-
-
 @pytest.fixture
 def hub(here: Path) -> Iterator[Hub]:
     """The stand-in, in a thread that ends with the test."""
@@ -283,28 +196,8 @@ def hub(here: Path) -> Iterator[Hub]:
     data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
     server = Hub({"README.md": b"# a data set\n", "data/train.jsonl": data, "data/valid.jsonl": data[: len(data) // 3]})
     server.files["data/valid.jsonl"] = server.files["data/valid.jsonl"].rpartition(b"\n")[0] + b"\n"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join(10)
-
-
-def fetch(endpoint: str, name: str = "align-anything", *more: str) -> subprocess.CompletedProcess[str]:
-    """`qdata fetch` in a process of its own: huggingface_hub reads its environment when it is imported."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(Path.cwd().parent / "hf"), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    words = [sys.executable, "-m", "qdata.cli", "fetch", name, *more]
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment)
-
-
-def told(done: subprocess.CompletedProcess[str]) -> str:
-    """The message of a command that failed as it should: exit 2, one message, no traceback."""
-    assert "Traceback" not in done.stderr, done.stderr[-2000:]
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.count("error:") == 1
-    return done.stderr[done.stderr.index("error:") :]
+    with serving(server):
+        yield server
 
 
 def convert() -> Any:
@@ -333,6 +226,34 @@ def test_fetch_brings_the_files_and_convert_reads_them(hub: Hub) -> None:
     before = len(hub.seen)
     assert fetch(hub.url).returncode == 0
     assert not [path for _, path, _ in hub.seen[before:] if "/resolve/" in path], "what is here is not asked for again"
+
+
+def test_only_the_files_of_an_entry_are_fetched(hub: Hub) -> None:
+    """A repository may be a thousand times what is wanted of it; its README comes along."""
+    Path("datasets.toml").write_text(f'[mine]\nhub = "{HUB_ID}"\nfiles = ["data/v*.jsonl"]\n', encoding="utf-8")
+    done = fetch(hub.url, "mine")
+    assert done.returncode == 0, done.stderr
+    here = {p.relative_to("data/mine").as_posix() for p in Path("data/mine").rglob("*") if p.is_file()}
+    assert {name for name in here if not name.startswith(".")} == {"README.md", "data/valid.jsonl"}
+    assert found("mine") == ["mine/data/valid.jsonl"]
+
+
+def test_an_entry_of_any_registry_is_fetched(hub: Hub) -> None:
+    """Under its own name, as the message says that tells it is not here; its split is then what is read."""
+    Path("lf").mkdir()
+    Path("lf/dataset_info.json").write_text(json.dumps({"zh": {"hf_hub_url": HUB_ID, "split": "validation"}}))
+    word = "lf/dataset_info.json:zh"
+    assert refused(word) == f"zh: not downloaded yet, and it has no sample. Run: qdata fetch {word}"
+    assert fetch(hub.url, word).returncode == 0
+    assert found(word) == ["zh/data/valid.jsonl"]
+
+
+def test_what_has_no_hub_is_told(here: Path) -> None:
+    """An entry of a local file, or of a place we do not ask."""
+    entries = {"local": {"file_name": "x.json"}, "far": {"ms_hub_url": "a/b"}}
+    Path("dataset_info.json").write_text(json.dumps(entries), encoding="utf-8")
+    assert "there is nothing to fetch: its rows are in x.json" in told(fetch("http://127.0.0.1:9", "local"))
+    assert "there is nothing to fetch: it is on ModelScope only" in told(fetch("http://127.0.0.1:9", "far"))
 
 
 def test_a_broken_connection_goes_on_where_it_broke(hub: Hub) -> None:

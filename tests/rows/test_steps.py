@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -20,8 +23,20 @@ from qdata.rows.steps.strip import Strip
 from qdata.schema import PLACEHOLDER_NAMES
 
 PERSONA = {"name": {"zh": "沐雪", "en": "Muxue"}, "author": "Moemu $1 \\1"}
-SETTINGS: dict[str, dict[str, Any]] = {"placeholders": {"values": PERSONA}}  # a step that is not here needs none
-STEPS = {name: plugin.find(steps, name)(**SETTINGS.get(name, {})) for name in plugin.names(steps)}
+# Each step with its defaults, unless others are named here, and as NAME/1 … under further settings.
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "placeholders": [{"values": PERSONA}],
+    "merge_turns": [{}, {"do": "drop"}, {"separator": " $1 ", "roles": ("system", "user", "assistant", "tool")}],
+    "leading_answer": [{}, {"do": "drop"}],
+    "trailing_question": [{}, {"do": "drop"}],
+    "unanswered_call": [{}, {"last": True}],
+}
+STEPS = {
+    f"{name}/{number}" if number else name: plugin.find(steps, name)(**settings)
+    for name in plugin.names(steps)
+    for number, settings in enumerate(SETTINGS.get(name, [{}]))
+}
+SAME_SHAPE = {"placeholders", "strip"}  # steps that edit texts only
 each_step = pytest.mark.parametrize("name", STEPS)
 
 WORDS = st.sampled_from(["{{name}}", "{{ NAME }}", "<AUTHOR>", "{{author}}", " ", "\n", "你", "$1", "{{x}}"])
@@ -69,12 +84,16 @@ def test_what_a_step_may_do(name: str, before: pl.DataFrame) -> None:
     taken = before["drop"].is_not_null()
     assert out["drop"].filter(taken).equals(before["drop"].filter(taken))
     fresh = out["drop"].filter(~taken).drop_nulls().to_list()
-    assert all(reason.startswith(f"{name}.") and reason != f"{name}." for reason in fresh)
+    assert all(re.fullmatch(name.split("/")[0] + r"\.[a-z_]+", reason) for reason in fresh)
     if step.edits:
         assert not fresh, "a step either edits or drops"
         assert after(step, out).equals(out), "an edit done twice is an edit done once"
-        shape = pl.col("messages", "chosen", "rejected").list.len()
-        assert out.select(shape).equals(before.select(shape))
+        lengths = pl.col("messages", "chosen", "rejected").list.len()
+        was, now = before.select(lengths), out.select(lengths)
+        assert now.equals(was) or name not in SAME_SHAPE
+        assert now.drop("messages").equals(was.drop("messages")), "answers to choose from stay as many"
+        assert now["messages"].is_null().equals(was["messages"].is_null())
+        assert (now["messages"] <= was["messages"]).all()
     else:
         assert out.drop("drop").equals(before.drop("drop"))
 
@@ -152,6 +171,48 @@ def test_every_list_of_messages_is_filled_by_message() -> None:
     assert [out[c][0]["content"] for c in ("chosen", "rejected")] == ["Muxue", "是沐雪"]
     (empty,) = after(Placeholders(PERSONA), frame([conversation(None)])).to_dicts()
     assert [empty[c] for c in ("messages", "chosen", "rejected")] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"name": "N", "author": "A"}, "N N N, A A A"),
+        ({"ai_nickname": "N", "master_nickname": "A"}, "N N N, A A A"),
+        ({"name": "N", "author": "A", "ai_nickname": "I", "Model_Author": "M"}, "N I N, A A M"),
+        ({"name": {"zh": "沐雪", "en": "Muxue"}}, "Muxue Muxue Muxue, {{author}} {{ master_nickname }} <MODEL_AUTHOR>"),
+    ],
+)
+def test_names_of_other_sets_mean_the_same(values: Any, wanted: str) -> None:
+    """{{ ai_nickname }} is {{name}}, and {{ master_nickname }} is {{author}}, unless they have values of their own."""
+    text = "{{name}} {{ ai_nickname }} {{MODEL_NAME}}, {{author}} {{ master_nickname }} <MODEL_AUTHOR>"
+    assert filled(text, values) == wanted
+
+
+def test_reasoning_is_filled_and_found_too() -> None:
+    """By its own script: who thinks about its name in English may answer in Chinese."""
+    row = conversation([turn("assistant", "我是{{name}}", reasoning="I am {{name}}.")])
+    assert [f["found"] for f in unfilled(frame([row]).lazy()).collect().to_dicts()] == [["{{name}}", "{{name}}"]]
+    out = after(Placeholders(PERSONA), frame([row]))
+    assert out["messages"][0][0] == turn("assistant", "我是沐雪", reasoning="I am Muxue.")
+
+
+def test_a_real_persona_prompt_is_filled(real_data: Path) -> None:
+    """Its variables get the values of name and author; its jinja, which is of another program, stays."""
+    text = (real_data / "muice" / "persona_prompt.jinja2").read_text(encoding="utf-8")
+    out = filled(text, {"name": {"zh": "沐雪", "en": "Muxue"}, "author": "Moemu"})
+    assert "现在你是一个名为沐雪的AI女孩子，创造你的开发者是Moemu。" in out
+    assert "{% if private %}" in out and "{{ user_info }}" in out
+    assert found(text)[0]["found"] == ["{{ ai_nickname }}", "{{ master_nickname }}"] and found(out) == []
+
+
+def test_the_real_identity_set_is_filled(real_data: Path) -> None:
+    """All 91 rows, zh and en, each by its language; nothing is left open."""
+    rows = json.loads((real_data / "llamafactory" / "identity.json").read_text(encoding="utf-8"))
+    texts = [filled(row["output"], {"name": {"zh": "沐雪", "en": "Muxue"}, "author": "Moemu"}) for row in rows]
+    assert found(*texts) == [] and not any("{{" in text for text in texts)
+    chinese = [bool(re.search("[\u4e00-\u9fff]", row["output"])) for row in rows]
+    assert all(("Muxue" in text) <= (not zh) for text, zh in zip(texts, chinese, strict=True))
+    assert {zh for text, zh in zip(texts, chinese, strict=True) if "沐雪" in text} == {True}
 
 
 def found(*texts: str | None, **more: Any) -> list[Any]:

@@ -40,13 +40,17 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("name")
-@click.option("--revision", help="Branch, tag or commit of the data set; default: its newest.")
+@click.argument("name", metavar="NAME|model:ORG/NAME")
+@click.option("--revision", help="Branch, tag or commit of the data set or model; default: its newest.")
 def fetch(name: str, revision: str | None) -> None:
-    """Download a catalogue entry into data/NAME/ (resumable; HF_ENDPOINT is honoured)."""
-    from qdata.rows import catalog
+    """Download a catalogue entry into data/NAME/, or a model into the hub cache.
 
-    console.print(f"[bold green]{catalog.fetch(name, revision)}[/]", highlight=False)
+    What is here already is not asked for again, and a download that was stopped goes on. HF_ENDPOINT names a mirror,
+    HF_TOKEN (or `hf auth login`) opens gated ones, HF_HUB_CACHE says where models go; qtrain finds them there.
+    """
+    from qdata.rows import hub
+
+    console.print(f"[bold green]{escape(str(hub.fetch(name, revision)))}[/]", highlight=False)
 
 
 @main.command()
@@ -66,6 +70,7 @@ def convert(
     from_: str | None,
     rename: dict[str, str],
     character: str | None,
+    max_samples: int | None,
     overwrite: bool,
     as_json: bool,
     **options: Any,
@@ -85,7 +90,7 @@ def convert(
         raise QdataError("no input given; wanted files, folders or a catalogue name (`qdata catalog` lists them)")
     if output == STDOUT and as_json:
         raise QdataError("-o - and --json: both would go to stdout; leave one out")
-    sources = sources_of(inputs, format=from_, map=rename, character=character)
+    sources = sources_of(inputs, format=from_, map=rename, character=character, max_samples=max_samples)
     report.left_out(console, sources)
     if output == STDOUT:
         with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +129,6 @@ def convert(
 @click.option("--pack", type=click.IntRange(min=1), metavar="N", help=help_of(DataRecipe, "pack"))
 @click.option("--val", metavar="FRACTION|N", callback=fraction_or_number, help=help_of(DataRecipe, "val"))
 @click.option("--validation", multiple=True, metavar="FILE", help=help_of(DataRecipe, "validation"))
-@click.option("--seed", default=0, show_default=True, help=help_of(DataRecipe, "seed"))
 @click.option("--persona", "placeholders", multiple=True, metavar="NAME=TEXT…", callback=persona_values,
               help="Fill placeholders like {{name}}: name=沐雪 author=Moemu; name.en=… for one language.")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder; default: data/NAME.TEMPLATE")
@@ -133,6 +137,7 @@ def render(
     from_: str | None,
     rename: dict[str, str],
     character: str | None,
+    max_samples: int | None,
     validation: tuple[str, ...],
     output: Path | None,
     overwrite: bool,
@@ -154,7 +159,7 @@ def render(
         last = workspace.last("rows")
         console.print(f"no input given: taking the last output, [bold]{escape(str(last))}[/]", highlight=False)
         inputs = (str(last),)
-    how: dict[str, Any] = {"format": from_, "map": rename, "character": character}
+    how: dict[str, Any] = {"format": from_, "map": rename, "character": character, "max_samples": max_samples}
     sources, held_out = (sources_of(paths, **how) for paths in (inputs, validation))
     report.left_out(console, [*sources, *held_out])
     recipe = DataRecipe(sources=sources, validation=held_out, **settings)

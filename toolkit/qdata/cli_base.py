@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from qdata.errors import QdataError, did_you_mean
-from qdata.recipe import Source, help_of
+from qdata.recipe import DataRecipe, Source, help_of
 
 LANGUAGES = ("zh", "en")  # those that the placeholders step tells apart
+_MAX_SAMPLES = "N rows of each input, drawn by seed from all of its files; the ledger names the others."
 console = Console(stderr=True, soft_wrap=True)  # reports are for people; stdout is for --json and painted tokens
 
 
@@ -113,6 +114,8 @@ def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--from", "from_", metavar="DIALECT", help=help_of(Source, "format")),
         click.option("--map", "rename", metavar="OURS=THEIRS,…", callback=column_map, help=help_of(Source, "map")),
         click.option("--character", metavar="NAME", help=help_of(Source, "character")),
+        click.option("--max-samples", type=click.IntRange(min=1), metavar="N", help=_MAX_SAMPLES),
+        click.option("--seed", default=0, show_default=True, help=help_of(DataRecipe, "seed")),
         click.option("--skip-bad", is_flag=True, help="Set unreadable rows aside in the ledger instead of stopping."),
         click.option("--strict", is_flag=True, help="Refuse samples that only stand in for a data set."),
         click.option("--overwrite", is_flag=True, help="Replace an existing output."),

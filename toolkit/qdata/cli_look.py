@@ -5,27 +5,72 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from qdata.cli_base import Group, console
 from qdata.errors import QdataError
 from qdata.recipe import DataRecipe, help_of
 
+if TYPE_CHECKING:
+    from qdata.rows.entry import Entry
+
 
 @click.command()
-def catalog() -> None:
-    """List the named data sets."""
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option("--dataset-info", "target", type=click.Path(path_type=Path, dir_okay=False), metavar="OUT.json",
+              help="Add the data files FILE… to a dataset_info.json of LLaMA-Factory, or make one.")  # fmt: skip
+def catalog(files: tuple[str, ...], target: Path | None) -> None:
+    """List the named data sets; or, of LLaMA-Factory registries FILE…, those that they name.
+
+    A dataset_info.json in the working directory or in data/ is part of the list, and so is datasets.toml, in our own
+    words (hub, path, format, map, files, max_samples, about …). Any other is named in full: DIR/dataset_info.json:NAME.
+    """
     from rich.table import Table
 
-    from qdata.rows import catalog as entries
+    from qdata.rows import catalog as named
+    from qdata.rows import registry
 
+    if target is not None:
+        _register(files, target)
+        return
+    registries = [registry.read(Path(file)) for file in files]
     table = Table("name", "hub", "here", "about", box=None)
-    for name, entry in entries.entries().items():
-        here = "data/" + name if (entries.WORKSPACE / name).is_dir() else "sample" if entry.sample else "–"
-        table.add_row(name, entry.hub or "–", here, entry.about)
+    for name, entry in (pair for each in registries or [named.entries()] for pair in each.items()):
+        about = f"[yellow]cannot be read:[/] {escape(entry.unsupported)}" if entry.unsupported else escape(entry.about)
+        table.add_row(escape(name), entry.hub or "–", escape(_here(name, entry)), about)
     Console().print(table)
+
+
+def _here(name: str, entry: Entry) -> str:
+    """Where the rows of an entry lie on this machine, in a word."""
+    from qdata.rows import catalog as named
+
+    if entry.path is not None:
+        return Path(entry.path).name if Path(entry.path).exists() else "missing"
+    return f"data/{name}" if (named.WORKSPACE / name).is_dir() else "sample" if entry.sample else "–"
+
+
+def _register(files: tuple[str, ...], target: Path) -> None:
+    from qdata import pipeline
+    from qdata.recipe import Source
+    from qdata.rows import register, source
+
+    if not files:
+        raise QdataError("--dataset-info: no file named; wanted the data files to add")
+    made = {}
+    for found in pipeline.find([Source(path=file) for file in files]):
+        one = found.input
+        parts = source.parts_of(one.path, one.source, one.relative)
+        rows = [row for part in parts for row in source.read(part).rows]
+        if one.path.stem in made:
+            raise QdataError(f"{one.path}: two files would be called {one.path.stem}; rename one of them")
+        made[one.path.stem] = register.entry_of(one.path, found.detection.format, rows, target.parent)
+    held = register.add(made, target)
+    console.print(f"[bold green]{escape(str(target))}[/]  ({', '.join(made)}; of {held} in it)", highlight=False)
 
 
 @click.command()

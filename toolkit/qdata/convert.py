@@ -43,13 +43,15 @@ def convert(
     strict: bool = False,
     lossy: bool = False,
     workers: int = 1,
+    seed: int = 0,
     console: Console | None = None,
 ) -> Converted:
     """Writes all rows of the sources to `output` in the dialect `to`; its name says in which container.
 
     Columns nobody knows come back out. Rows that `to` cannot express are refused, or with `skip_bad` set aside in the
-    ledger; with `lossy` they are written without what is in the way, and the ledger says what was left out. Beside the
-    file lies OUTPUT.qdata/ with manifest, ledger and dropped rows. Nothing is written on an error.
+    ledger; with `lossy` they are written without what is in the way, and the ledger says what was left out. `seed`
+    decides which rows are drawn where a source has `max_samples`. Beside the file lies OUTPUT.qdata/ with manifest,
+    ledger and dropped rows. Nothing is written on an error.
     """
     form = plugin.find(formats, to)
     containers.refuse_name(output.name)
@@ -67,9 +69,10 @@ def convert(
                 skip_bad,
                 cache_dir(),
                 character=f.input.character,
+                draw=drawn,
             )
-            for f in inputs
-            for part in containers.parts_of(f.input.path, f.input.source, f.input.relative)
+            for f, parts, drawn in pipeline.parts_of(inputs, seed)
+            for part in parts
         ]
         done = list(pipeline.progress(local.run(process, works, workers), len(works), "reading", console))
         pipeline.refuse_bad(done)
@@ -87,6 +90,7 @@ def convert(
             "sample": any(found.samples for found in inputs),
             "inputs": manifest.inputs_of(inputs, done),
             "to": to,
+            "seed": seed,
             "rows": ledger.sums(book),
             "left_out": dict(Counter(one.left_out for one in left_out or []).most_common()),
             "output": {"name": output.name, "sha256": file_sha256(partial)},

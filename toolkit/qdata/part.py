@@ -21,6 +21,7 @@ from qdata import schema
 from qdata.errors import QdataError
 from qdata.paths import whole
 from qdata.rows import ledger, load, provenance
+from qdata.rows.draw import Draw
 from qdata.rows.parts import Bad, Part
 from qdata.rows.steps.placeholders import unfilled
 from qdata.tokens.template import Template
@@ -68,6 +69,7 @@ class Work:
     cache: Path
     rendering: Rendering | None = None  # None: conversations only
     character: str | None = None  # who answers, where the rows are talks of characters
+    draw: Draw | None = None  # None: every row
     code: str = field(default_factory=code_sha256)
 
     @property
@@ -80,6 +82,7 @@ class Work:
             [self.dialect, dict(self.rename), self.character, self.code],
             [step_facts(step) for step in self.steps],
             self.rendering.facts if self.rendering else None,
+            [self.draw.seed, self.draw.limit] if self.draw else None,
         ]
         return hashlib.sha256(json.dumps(facts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
@@ -128,8 +131,12 @@ def process(work: Work) -> Done:
     loaded = load.load(work.part, work.dialect, work.rename, work.character)
     if loaded.bad and not work.skip_bad:
         return Done(work, directory, loaded.bad, 0, len(loaded.bad), 0, 0, [], 0, 0, 0)
-    frame = pl.concat([loaded.frame, load.unreadable(work.part, loaded.bad)], how="diagonal_relaxed")
-    frame, edits = _stepped(schema.with_content_hash(provenance.restore(frame, work.part)), work.steps)
+    drawn = work.draw(loaded.frame, work.part) if work.draw else loaded.frame
+    frame = pl.concat([drawn, load.unreadable(work.part, loaded.bad)], how="diagonal_relaxed")
+    frame = schema.with_content_hash(provenance.restore(frame, work.part))
+    out = pl.col("drop").is_not_null()  # before any step: not drawn, or unreadable
+    stepped, edits = _stepped(frame.filter(~out), work.steps)
+    frame = pl.concat([stepped, frame.filter(out)], how="diagonal_relaxed")
     kept = frame.filter(pl.col("drop").is_null())
     open_ones = unfilled(kept.lazy()).collect()
     facts = {

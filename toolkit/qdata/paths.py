@@ -64,8 +64,11 @@ def whole(target: Path, *, replace: bool) -> Iterator[Path]:
 
 
 def name_of(path: str) -> str:
-    """What an output made of `path` is called: a file without its suffix, a folder, of a glob the folder above it."""
-    found = Path(path)
+    """What an output made of `path` is called: a file without its suffix, a folder, of a glob the folder above it.
+
+    Of `…/dataset_info.json:NAME` it is the name.
+    """
+    found = Path(path.rpartition("dataset_info.json:")[2])
     while not found.exists() and set("*?[") & set(str(found)):
         found = found.parent
     full = found if found.name not in ("", "..") else found.resolve()  # "." has no name of its own

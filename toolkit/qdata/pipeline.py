@@ -23,7 +23,9 @@ from qdata.errors import QdataError
 from qdata.part import Done, Rendering, Step, Work, process
 from qdata.paths import cache_dir, whole
 from qdata.recipe import DataRecipe, Source, structure
-from qdata.rows import catalog, detect, formats, kinds, provenance, source, steps
+from qdata.rows import catalog, detect, draw, formats, kinds, provenance, source, steps
+from qdata.rows.draw import Draw
+from qdata.rows.parts import Part
 from qdata.rows.steps.complete import Complete
 from qdata.rows.steps.placeholders import Placeholders
 from qdata.tokens import locate
@@ -182,15 +184,40 @@ def _works(
     inputs: list[Found] = []
     works: list[Work] = []
     for split, sources in zip(schema.SPLITS, (recipe.sources, recipe.validation), strict=True):
-        for found in find(sources, base):
-            inputs.append(found)
+        here = find(sources, base)
+        inputs += here
+        for found, parts, drawn in parts_of(here, recipe.seed):
             one = found.input
             how = replace(rendering, think=one.think or recipe.think) if rendering else None
             works += [
-                Work(part, split, found.detection.format, one.rename, all_steps, skip_bad, cache, how, one.character)
-                for part in source.parts_of(one.path, one.source, one.relative)
+                Work(
+                    part,
+                    split,
+                    found.detection.format,
+                    one.rename,
+                    all_steps,
+                    skip_bad,
+                    cache,
+                    how,
+                    one.character,
+                    drawn,
+                )
+                for part in parts
             ]
     return inputs, works
+
+
+def parts_of(inputs: Sequence[Found], seed: int) -> Iterator[tuple[Found, list[Part], Draw | None]]:
+    """The parts of each file, and which of its rows are drawn, where its source says how many."""
+    groups: dict[int, list[tuple[Found, list[Part]]]] = {}
+    for found in inputs:
+        one = found.input
+        parts = list(source.parts_of(one.path, one.source, one.relative))
+        groups.setdefault(one.group, []).append((found, parts))
+    for files in groups.values():
+        count = files[0][0].input.max_samples
+        drawn = draw.of_parts([p for _, parts in files for p in parts], count, seed) if count else None
+        yield from ((found, parts, drawn) for found, parts in files)
 
 
 def local_steps(recipe: DataRecipe) -> tuple[Step, ...]:

@@ -44,14 +44,18 @@ def help_of(cls: type[Any], name: str) -> str:
 class Source:
     """Where rows come from: a file, a folder, a glob, or the name of a catalogue entry."""
 
-    path: str = field(metadata={"help": "file, folder, glob or catalogue name"})
+    path: str = field(metadata={"help": "file, folder, glob, catalogue name, or dataset_info.json:NAME"})
     name: str | None = option(None, "name of the source in row ids and reports; default: the folder's name")
     files: tuple[str, ...] = option((), "only these files of a folder or catalogue entry (names or globs)")
     format: str | None = option(None, "dialect of the rows; default: detected from the rows")
-    map: dict[str, str] = option({}, "the dialect's column = the file's column")
+    map: dict[str, str] = option(
+        {},
+        "the dialect's column = the file's; messages[].role = a key of messages; messages[].role.user = a role",
+    )
     character: str | None = option(
         None, "who answers in talks of characters (ChatHaruhi): a name, or NAME,NAME for one under several names"
     )
+    max_samples: int | None = option(None, "this many rows drawn by seed from all files of the source; default: all")
     think: Think | None = option(None, "thinking policy of these rows; default: the one of [data]")
 
 
@@ -82,7 +86,7 @@ class DataRecipe:
     pack: int | None = option(
         None, "pack samples into rows of at most this many tokens; max_length where none is given"
     )
-    seed: int = option(0, "seed of the split and of the order after packing")
+    seed: int = option(0, "seed of max_samples, of the split and of the order after packing")
 
 
 def read_toml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

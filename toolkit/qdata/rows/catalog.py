@@ -8,27 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from qdata.errors import QdataError, did_you_mean
 from qdata.paths import shipped
 from qdata.recipe import Source, structure
+from qdata.rows import registry, repository
 from qdata.rows import source as containers
+from qdata.rows.entry import Entry
+from qdata.rows.renaming import twice
 
 SAMPLES = shipped("recipes/samples")
 WORKSPACE = Path("data")
 INCOMPLETE = ".qdata-incomplete"  # lies in a data set's folder until all its files have arrived
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One named data set."""
-
-    hub: str | None = None
-    format: str | None = None
-    files: tuple[str, ...] = ()  # which files of the repository hold rows; default: all that look like it
-    sample: str | None = None  # folder below recipes/samples
-    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,22 +35,42 @@ class Input:
     think: str | None = None  # thinking policy of these rows, where their source names one
     sample: bool = False  # the rows are a sample that ships with us, not the data set itself
     character: str | None = None  # who answers, where the rows are talks of characters
+    max_samples: int | None = None  # of all files of its source together
+    group: int = 0  # which source of the list this is a file of
 
 
 @functools.cache
-def entries(workspace_file: Path = Path("datasets.toml")) -> dict[str, Entry]:
-    """The catalogue that ships with us, with the working directory's `datasets.toml` over it."""
-    tables = tomllib.loads((resources.files("qdata") / "rows" / "catalog.toml").read_text(encoding="utf-8"))
-    if workspace_file.is_file():
+def entries() -> dict[str, Entry]:
+    """The catalogue that ships with us, and over it what lies in the working directory.
+
+    That is LLaMA-Factory's `dataset_info.json`, here or in data/, and `datasets.toml`, which has the last word.
+    """
+    ours = (resources.files("qdata") / "rows" / "catalog.toml").read_text(encoding="utf-8")
+    found = _structured(tomllib.loads(ours), Path("catalog.toml"))
+    for file in (WORKSPACE / registry.NAME, Path(registry.NAME)):
+        if file.is_file() and not _of_shards(file):
+            found |= registry.read(file)
+    file = Path("datasets.toml")
+    if file.is_file():
         try:
-            tables |= tomllib.loads(workspace_file.read_text(encoding="utf-8"))
+            tables = tomllib.loads(file.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise QdataError(f"{workspace_file}: not valid TOML: {error}; mend it or move it away") from None
+            raise QdataError(f"{file}: not valid TOML: {error}; mend it or move it away") from None
+        found |= _structured(tables, file)
+    return found
+
+
+def _structured(tables: Mapping[str, Any], file: Path) -> dict[str, Entry]:
     mistakes: list[str] = []
     found = {name: structure(Entry, table, name, mistakes) for name, table in tables.items()}
     if mistakes:
-        raise QdataError(f"{workspace_file}: " + "; ".join(mistakes))
+        raise QdataError(f"{file}: " + "; ".join(mistakes))
     return {name: entry for name, entry in found.items() if entry}
+
+
+def _of_shards(file: Path) -> bool:
+    """A saved `datasets` folder has a file of this name too, which says what columns it has."""
+    return (file.parent / "state.json").is_file()
 
 
 def resolve(sources: Sequence[Source], base: Path = Path()) -> list[Input]:
@@ -70,9 +82,11 @@ def resolve(sources: Sequence[Source], base: Path = Path()) -> list[Input]:
     for one in sources:
         if one.name and set("/#") & set(one.name):
             raise QdataError(f"source name {one.name!r}: wanted one without / and #, which part row ids")
-        if twice := {theirs for theirs in one.map.values() if list(one.map.values()).count(theirs) > 1}:
-            raise QdataError(f"{one.path}: map names {', '.join(sorted(twice))} for two columns; wanted one for each")
-    inputs = [found for one in sources for found in _resolve(one, base)]
+        if doubled := twice(one.map):
+            raise QdataError(f"{one.path}: map names {', '.join(doubled)} for two columns; wanted one for each")
+        if one.max_samples is not None and one.max_samples <= 0:
+            raise QdataError(f"{one.path}: max_samples: wanted a whole number above 0, got {one.max_samples}")
+    inputs = [replace(found, group=i) for i, one in enumerate(sources) for found in _resolve(one, base)]
     seen: set[Path] = set()
     for found in inputs:
         if found.path.resolve() in seen:
@@ -82,31 +96,48 @@ def resolve(sources: Sequence[Source], base: Path = Path()) -> list[Input]:
 
 
 def _resolve(one: Source, base: Path) -> list[Input]:
-    path, entry = base / one.path, entries().get(one.path)
-    if entry and not path.exists():
-        path, name = _entry_folder(one.path, entry), one.name or one.path
-        root, files = path, _selected(path, one.files or tuple(entry.files))
-        form = one.format or entry.format
+    path, name, entry = base / one.path, one.path, None
+    if not path.exists():
+        name, entry = named(one.path, base)
+    if entry:
+        if entry.unsupported:
+            raise QdataError(f"{name}: cannot be read: {entry.unsupported}")
+        path = _entry_path(name, entry, one.path)
+        files = _selected(path, one.files) if one.files else _entry_files(path, entry)
     else:
         if not path.exists() and "/" not in one.path and not Path(one.path).suffix:
             known = [*entries(), *(p.name for p in path.parent.glob("*") if path.parent.is_dir())]
             raise QdataError(f"{one.path}: no such file, folder or catalogue entry.{did_you_mean(one.path, known)}")
-        root = path if path.is_dir() else path.parent
-        name, files, form = one.name or _folder_name(root), _selected(path, one.files), one.format
+        files = _selected(path, one.files)
+    root = path if path.is_dir() else path.parent
     _refuse_incomplete(root)
+    known_as = one.name or (name if entry else _folder_name(root))
+    entry = entry or Entry()
     return [
         Input(
-            name,
+            known_as,
             file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name,
             file,
-            form,
-            one.map,
+            one.format or entry.format,
+            entry.map | one.map if one.format in (None, entry.format) else one.map,
             one.think,
             _is_sample(file),
             one.character,
+            one.max_samples or entry.max_samples,
         )
         for file in files
     ]
+
+
+def named(path: str, base: Path = Path()) -> tuple[str, Entry | None]:
+    """The entry a word stands for: of the catalogue, or as `FOLDER/dataset_info.json:NAME` of that registry."""
+    file, colon, name = path.rpartition(":")
+    if not colon or Path(file).name != registry.NAME:
+        return path, entries().get(path)
+    found = registry.read(base / file)
+    if name not in found:
+        raise QdataError(f"{path}: {file} has no such entry.{did_you_mean(name, found)}")
+    return name, found[name]
 
 
 def _refuse_incomplete(folder: Path) -> None:
@@ -116,12 +147,24 @@ def _refuse_incomplete(folder: Path) -> None:
             raise QdataError(f"{above}: its download was not finished. Finish it: qdata fetch {above.name}")
 
 
-def _entry_folder(name: str, entry: Entry) -> Path:
+def _entry_path(name: str, entry: Entry, word: str) -> Path:
+    """Where an entry's rows lie: its own file or folder, `data/NAME/`, or else its sample."""
+    if entry.path is not None:
+        return Path(entry.path)
     if (WORKSPACE / name).is_dir():
         return WORKSPACE / name
     if entry.sample is None:
-        raise QdataError(f"{name}: not downloaded yet, and it has no sample. Run: qdata fetch {name}")
+        raise QdataError(f"{name}: not downloaded yet, and it has no sample. Run: qdata fetch {word}")
     return SAMPLES / entry.sample
+
+
+def _entry_files(path: Path, entry: Entry) -> list[Path]:
+    if path.is_relative_to(SAMPLES):  # a sample has no more files than it needs
+        return containers.files_of(path)
+    if entry.files:
+        return _selected(path, entry.files)
+    below = path / entry.folder if entry.folder else path
+    return repository.of_split(path, containers.files_of(below), entry.subset, entry.split)
 
 
 def _selected(path: Path, wanted: Sequence[str]) -> list[Path]:
@@ -155,54 +198,3 @@ def _distinct(inputs: list[Input]) -> list[Input]:
             parts = inputs[index].path.resolve().parts
             inputs[index] = replace(inputs[index], relative="/".join(parts[1:]))
     return inputs
-
-
-def fetch(name: str, revision: str | None = None) -> Path:
-    """Downloads a catalogue entry's files from the hub into `data/NAME/`; goes on where an earlier download stopped.
-
-    `HF_ENDPOINT` is honoured by the client. Raises QdataError when the name is unknown or the hub refuses.
-    """
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    entry = entries().get(name)
-    if entry is None or entry.hub is None:
-        raise QdataError(f"{name}: no such catalogue entry.{did_you_mean(name, entries())}")
-    api = HfApi()
-    target = WORKSPACE / name
-    http_error = cast(
-        "type[Exception]", HfHubHTTPError.__mro__[1]
-    )  # the HTTP client's own; which client it is, only the hub library knows
-    try:
-        # Asked first: snapshot_download calls it a success when the hub is silent and some files are here already.
-        info = api.dataset_info(entry.hub, revision=revision or "main", timeout=30)
-        target.mkdir(parents=True, exist_ok=True)
-        (target / INCOMPLETE).write_text("qdata fetch has not finished here\n", encoding="utf-8")
-        snapshot_download(entry.hub, repo_type="dataset", revision=info.sha or revision, local_dir=target)
-        missing = [file.rfilename for file in info.siblings or () if not (target / file.rfilename).exists()]
-    except (http_error, OSError) as error:
-        reason = _refused(error, revision)
-    else:
-        if not missing:
-            (target / INCOMPLETE).unlink()
-            return target.resolve()
-        reason = f"{len(missing)} files did not arrive, the first is {missing[0]}; run the same command again"
-    raise QdataError(f"{name}: {entry.hub} at {api.endpoint}: {reason}. Nothing of data/{name} was lost.")
-
-
-def _refused(error: Exception, revision: str | None) -> str:
-    """Why a hub gave nothing, and what to do about it."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
-    if isinstance(error, GatedRepoError):
-        return "the data set is gated: accept its terms on its page and log in with `hf auth login`"
-    if isinstance(error, RepositoryNotFoundError):
-        return "no such data set, or it is private and no token was given (`hf auth login`)"
-    if isinstance(error, RevisionNotFoundError):
-        return f"it has no branch, tag or commit {revision!r}; leave out --revision for the newest"
-    if isinstance(error, HfHubHTTPError) and error.response is not None and error.response.status_code == 401:
-        return "the hub wants a token, or refuses the one given; log in with `hf auth login`"
-    if isinstance(error, PermissionError | IsADirectoryError | NotADirectoryError | FileExistsError):
-        return f"cannot be written here ({error})"
-    kind = type(error).__name__
-    return f"cannot be reached ({kind}); set HF_ENDPOINT to a mirror, or run the same command again"

@@ -14,6 +14,7 @@ import polars as pl
 
 from qdata.rows import exact
 from qdata.rows.parts import Bad, Rows, short
+from qdata.rows.renaming import renamed, renaming
 
 # Fields whose nested values are kept as JSON text: see schema.py.
 JSON_TEXT = frozenset({"tools", "tool_calls"})
@@ -32,7 +33,7 @@ def columns(
     that does not fit its column makes the row `Bad`, or goes to `extra` where the column is LENIENT. What becomes of
     a value never depends on other rows.
     """
-    dicts = [renamed(row, rename) for row in rows.rows] if rename else rows.rows
+    dicts = [renamed(row, rename, _listed) for row in rows.rows] if rename else rows.rows
     data: dict[str, pl.Series] = {"ordinal": pl.Series(rows.ordinals, dtype=pl.Int64)}
     misfits: dict[int, str] = {}
     lenient: dict[int, set[str]] = {}
@@ -62,18 +63,9 @@ def columns(
     return frame.filter(~pl.int_range(pl.len()).is_in(list(misfits))), bad
 
 
-def renamed(row: Mapping[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:
-    """A row with the file's columns under the dialect's names.
-
-    A column that already has a name which another one is mapped to is left out: it is not what the user means by it.
-    """
-    theirs = {file: ours for ours, file in rename.items()}
-    return {theirs.get(k, k): v for k, v in row.items() if k in theirs or k not in rename}
-
-
 def _shadowed(row: Mapping[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:
     """The columns that `renamed` leaves out: columns nobody knows, as all others."""
-    return {k: v for k, v in row.items() if k in rename and k not in rename.values()}
+    return {k: v for k, v in row.items() if k in rename and k not in renaming(rename).columns}
 
 
 def struct_fields(dtype: Any) -> frozenset[str]:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from qdata import plugin
 from qdata.errors import QdataError
 from qdata.rows import formats
-from qdata.rows.columns import renamed
 from qdata.rows.parts import Bad
+from qdata.rows.renaming import renamed
 
 
 class Detection(NamedTuple):

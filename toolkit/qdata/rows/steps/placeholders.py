@@ -12,11 +12,17 @@ import polars as pl
 from qdata.schema import MESSAGE, PLACEHOLDER
 
 _CHINESE = r"\p{Han}"
+_TEXTS = ("content", "reasoning")
+# Names of different sets for one thing: a value for one of them fills the others, unless they have their own.
+_SYNONYMS = (("name", "ai_nickname", "model_name"), ("author", "master_nickname", "model_author"))
 
 
 @dataclass(frozen=True)
 class Placeholders:
-    """Replaces each placeholder by its value; a value given per language is chosen by the script of the message."""
+    """Replaces each placeholder by its value; a value given per language is chosen by the script of the message.
+
+    `name` fills ai_nickname and model_name too, `author` master_nickname and model_author, unless these are given.
+    """
 
     values: Mapping[str, str | Mapping[str, str]] = field(
         default_factory=dict, metadata={"help": "placeholder = text, or a table { zh = text, en = text }"}
@@ -24,23 +30,32 @@ class Placeholders:
     edits: ClassVar[bool] = True
 
     def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        """Edits the content of `messages`, `chosen` and `rejected`."""
-        content = pl.element().struct.field("content")
-        filled = (
-            pl.when(content.str.contains(_CHINESE))
-            .then(self._fill(content, "zh"))
-            .otherwise(self._fill(content, "en"))
-            .alias("content")
-        )
-        fields = [filled if f.name == "content" else pl.element().struct.field(f.name) for f in MESSAGE.fields]
+        """Edits content and reasoning of `messages`, `chosen` and `rejected`."""
+        fields = [
+            self._filled(f.name) if f.name in _TEXTS else pl.element().struct.field(f.name) for f in MESSAGE.fields
+        ]
         return frame.with_columns(pl.col("messages", "chosen", "rejected").list.eval(pl.struct(fields)))
 
+    def _filled(self, name: str) -> pl.Expr:
+        text = pl.element().struct.field(name)
+        chinese = text.str.contains(_CHINESE)
+        return pl.when(chinese).then(self._fill(text, "zh")).otherwise(self._fill(text, "en")).alias(name)
+
     def _fill(self, content: pl.Expr, language: str) -> pl.Expr:
-        for name, value in self.values.items():
+        for name, value in _with_synonyms(self.values).items():
             text = value if isinstance(value, str) else value.get(language, next(iter(value.values())))
             pattern = r"\{\{\s*(?i:" + _literal(name) + r")\s*\}\}|<" + _literal(name.upper()) + ">"
             content = content.str.replace_all(pattern, text.replace("$", "$$"))
         return content
+
+
+def _with_synonyms(values: Mapping[str, str | Mapping[str, str]]) -> dict[str, str | Mapping[str, str]]:
+    given = {name.lower(): value for name, value in values.items()}
+    out = dict(values)
+    for group in _SYNONYMS:
+        known = next((given[name] for name in group if name in given), None)
+        out |= {name: known for name in group if known is not None and name not in given}
+    return out
 
 
 def _literal(text: str) -> str:
@@ -55,5 +70,7 @@ def unfilled(frame: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _found(column: str) -> pl.Expr:
-    texts = pl.col(column).list.eval(pl.element().struct.field("content")).list.join("\n", ignore_nulls=True)
+    field = pl.element().struct.field
+    said = pl.concat_str((field(name).fill_null("") for name in _TEXTS), separator="\n")
+    texts = pl.col(column).list.eval(said).list.join("\n", ignore_nulls=True)
     return pl.coalesce(texts.str.extract_all(PLACEHOLDER), pl.lit([], pl.List(pl.String)))
