@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.tokens.test_shards import said
+from tests.tokens.test_shards import said, small_tokenizer
 
-from qdata import schema
+from qdata import pipeline, schema
 from qdata.errors import QdataError
+from qdata.recipe import DataRecipe, Source
 from qdata.tokens.muted import Piece
 from qdata.tokens.render import PIECES, pieces, plain, render, split_at
 from qdata.tokens.table import MUTED, UNTRAINED
@@ -448,7 +450,7 @@ def test_a_refusal_names_its_row_and_counts_the_others() -> None:
     rows = [([{"role": "user", "content": text}, {"role": "assistant", "content": "a"}], None) for text in "axbxx"]
     with pytest.raises(QdataError, match=r"^s/f\.jsonl#1: template strict: no \(2 more rows of this part"):
         render(template, frame_of(rows))
-    with pytest.raises(QdataError, match=r"^s/f\.jsonl#1: template strict: no$"):
+    with pytest.raises(QdataError, match=r"^s/f\.jsonl#1: template strict: no\nMend the rows"):
         render(template, frame_of(rows[:3]))
     rows[1][0][0]["name"], rows[1][0][0]["content"] = "somebody", "b"  # another shape, rendered before the others
     with pytest.raises(QdataError, match=r"^s/f\.jsonl#3: "):
@@ -498,3 +500,35 @@ def test_split_at_keeps_text_and_answers(parts: list[tuple[str, bool]], data: st
     assert "".join(p.text for p in rest) == "".join(p.text for p in sample)
     assert rest[0].turn == UNTRAINED
     assert [p for p in head + rest if p.turn >= 0] == [p for p in sample if p.turn >= 0]
+
+
+MALFORMED = {
+    "tools that are no JSON": ({}, "not json", "tools: not JSON"),
+    "one tool, not a list": ({}, {"type": "function", "function": {"name": "f"}}, "tools: wanted a list"),
+    "names of tools": ({}, ["f"], "tools: wanted a list of objects"),
+    "calls that are no JSON": ({"tool_calls": "x"}, None, "message 1: tool_calls: not JSON"),
+    "one call, not a list": ({"tool_calls": {"name": "f", "arguments": {}}}, None, "tool_calls: wanted a list"),
+    "a call that is a name": ({"tool_calls": ["f"]}, None, r"tool_calls\[0\]: wanted a name and arguments"),
+    "a call without arguments": ({"tool_calls": [{"name": "f"}]}, None, r"tool_calls\[0\]: wanted a name and arg"),
+    "a weight below 0": ({"weight": -1.0}, None, "weighs -1; wanted 0 or more"),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_what_no_server_could_be_sent_costs_its_row(what: str, tmp_path: Path) -> None:
+    """Refused with its row and place; with skip_bad set aside in the ledger, and the others are rendered."""
+    extra, tools, told = MALFORMED[what]
+    good: dict[str, Any] = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    bad = {"messages": [good["messages"][0], good["messages"][1] | extra], **({"tools": tools} if tools else {})}
+    file = tmp_path / "data/rows.jsonl"
+    file.parent.mkdir()
+    file.write_text("".join(json.dumps(row) + "\n" for row in (good, bad, good)), encoding="utf-8")
+    recipe = DataRecipe(sources=(Source(path=str(file)),), tokenizer=str(small_tokenizer(tmp_path)), template="qwen3")
+    with pytest.raises(QdataError, match=r"data/rows.jsonl#2: .*" + told):
+        pipeline.build(recipe, tmp_path / "out")
+    manifest = pipeline.build(recipe, tmp_path / "out", skip_bad=True)
+    assert manifest["rows"]["kept"] == 2
+    (reason,) = manifest["rows"]["dropped"]
+    assert reason.startswith("render.")
+    with pytest.raises(QdataError, match=told):  # what was set aside then is not good now
+        pipeline.build(recipe, tmp_path / "again")

@@ -84,10 +84,8 @@ REASONED = {
     "beside, blank": ({"content": "a", "reasoning_content": " \n"}, "a"),
     "inline": ({"content": "<think>\nwhy\n</think>\n\na\n"}, "a\n"),
     "inline, empty": ({"content": "<think>\n\n</think>\n\na"}, "a"),
-    "inline, no opening": ({"content": "why</think>a"}, "a"),
-    "inline, twice": ({"content": "<think>x</think>y</think>\nz"}, "z"),
+    "inline, no opening": ({"content": "why\n</think>\n\na"}, "a"),
     "inline, spaces stay": ({"content": "<think>x</think>\n\n  a"}, "  a"),
-    "open": ({"content": "<think>never closed"}, "<think>never closed"),
     "none": ({"content": "\n\na"}, "\n\na"),
 }
 
@@ -104,8 +102,25 @@ def test_without_takes_the_reasoning_and_nothing_else(name: str) -> None:
     for role in ("user", "system", "tool"):
         assert thinking.without({"role": role, **message}) == {"role": role, **message}
     assert thinking.thinks({"role": "assistant", **message}) is (
-        name in ("beside", "inline", "inline, no opening", "inline, twice", "inline, spaces stay")
+        name in ("beside", "inline", "inline, no opening", "inline, spaces stay")
     )
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["<think>x</think>y</think>\nz", "<think>x</think>y<think>z</think>w", "<think>never closed",
+     "Hi <think>R</think> A", "Write `</think>` to close a block.", "a <think> b"],
+)  # fmt: skip
+def test_what_is_reasoning_must_be_told(content: str) -> None:
+    """Tags inside an answer, or never closed: nothing is cut on a guess; beside reasoning every tag is the answer's."""
+    with pytest.raises(QdataError, match="cannot be told"):
+        thinking.without({"role": "assistant", "content": content})
+    with pytest.raises(QdataError, match="cannot be told"):
+        thinking.without({"role": "assistant", "content": "a</think>", "reasoning_content": "why"})
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": content}]
+    frame = frame_of([(chat, None)] * 4)
+    with pytest.raises(QdataError, match="cannot be told"):
+        render(QWEN3, frame, "empty_masked")
 
 
 def chat(reasons: list[str | None]) -> list[Message]:

@@ -17,3 +17,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if near:
         return f" Did you mean {' or '.join(map(repr, near))}?"
     return f" Known: {', '.join(names)}." if names else ""
+
+
+class RefusedRowsError(QdataError):
+    """Rows that cannot be rendered as they are: row id → why."""
+
+    def __init__(self, rows: dict[str, str]) -> None:
+        row, why = next(iter(rows.items()))
+        more = f" ({len(rows) - 1:,} more rows of this part cannot be rendered either)" if len(rows) > 1 else ""
+        super().__init__(f"{row}: {why}{more}\nMend the rows, or set them aside with --skip-bad.")
+        self.rows = rows

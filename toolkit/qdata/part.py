@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ import polars as pl
 import pyarrow as pa
 
 from qdata import schema
-from qdata.errors import QdataError
+from qdata.errors import QdataError, RefusedRowsError
 from qdata.paths import whole
 from qdata.rows import ledger, load, provenance
 from qdata.rows.draw import Draw
@@ -101,6 +102,7 @@ class Done(NamedTuple):
     unfilled_rows: int
     controls: int  # kept rows that held control tokens as text
     emptied: int  # answers of kept rows that were reasoning only, which the thinking policy removed
+    refused: int  # rows that were set aside because the template cannot render them
 
     def conversations(self) -> pl.DataFrame:
         """All rows of the part in the CONVERSATION schema; dropped ones have a reason in `drop`."""
@@ -126,38 +128,55 @@ def process(work: Work) -> Done:
     directory = work.cache / "parts" / work.key[:2] / work.key
     if (directory / "facts.json").is_file():
         facts = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
-        if work.skip_bad or not facts["unreadable"]:
+        if work.skip_bad or not (facts["unreadable"] or facts["refused"]):
             return Done(work, directory, [], **facts)
     loaded = load.load(work.part, work.dialect, work.rename, work.character)
     if loaded.bad and not work.skip_bad:
-        return Done(work, directory, loaded.bad, 0, len(loaded.bad), 0, 0, [], 0, 0, 0)
+        return Done(work, directory, loaded.bad, 0, len(loaded.bad), 0, 0, [], 0, 0, 0, 0)
     drawn = work.draw(loaded.frame, work.part) if work.draw else loaded.frame
     frame = pl.concat([drawn, load.unreadable(work.part, loaded.bad)], how="diagonal_relaxed")
     frame = schema.with_content_hash(provenance.restore(frame, work.part))
     out = pl.col("drop").is_not_null()  # before any step: not drawn, or unreadable
     stepped, edits = _stepped(frame.filter(~out), work.steps)
     frame = pl.concat([stepped, frame.filter(out)], how="diagonal_relaxed")
-    kept = frame.filter(pl.col("drop").is_null())
-    open_ones = unfilled(kept.lazy()).collect()
-    facts = {
-        "kept": kept.height,
-        "unreadable": len(loaded.bad),
-        "by_shape": 0,
-        "by_row": 0,
-        "unfilled": sorted(set(open_ones["found"].explode().to_list())),
-        "unfilled_rows": open_ones.height,
-        "controls": 0,
-        "emptied": 0,
-    }
     directory.parent.mkdir(parents=True, exist_ok=True)
     with whole(directory, replace=True) as partial:
         partial.mkdir()
+        rendered = dict.fromkeys(("by_shape", "by_row", "controls", "emptied", "refused"), 0)
+        if work.rendering:
+            frame, rendered = _rendered(frame, work.rendering, partial / "tokens.arrow", skip_bad=work.skip_bad)
+        kept = frame.filter(pl.col("drop").is_null())
+        open_ones = unfilled(kept.lazy()).collect()
+        facts = {
+            "kept": kept.height,
+            "unreadable": len(loaded.bad),
+            "unfilled": sorted(set(open_ones["found"].explode().to_list())),
+            "unfilled_rows": open_ones.height,
+            **rendered,
+        }
         frame.write_parquet(partial / "conversations.parquet", compression="zstd", compression_level=1)
         edits.write_parquet(partial / "edits.parquet")
-        if work.rendering:
-            facts |= _tokens(kept, work.rendering, partial / "tokens.arrow")
         (partial / "facts.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
     return Done(work, directory, [], **facts)
+
+
+def _rendered(
+    frame: pl.DataFrame, how: Rendering, file: Path, *, skip_bad: bool
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Writes the token table of the rows that are kept; with `skip_bad`, rows that cannot be rendered are dropped."""
+    refused = 0
+    while True:
+        try:
+            facts = _tokens(frame.filter(pl.col("drop").is_null()), how, file)
+        except RefusedRowsError as error:
+            if not skip_bad:
+                raise
+            refused += len(error.rows)
+            reasons = {row: "render." + re.split(r"[:,\"']|\s\d", why)[0].strip() for row, why in error.rows.items()}
+            told = pl.col("row").replace_strict(reasons, default=None, return_dtype=pl.String)
+            frame = frame.with_columns(drop=pl.coalesce("drop", told))
+        else:
+            return frame, {**facts, "refused": refused}
 
 
 def _stepped(frame: pl.DataFrame, steps: tuple[Step, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -12,14 +12,14 @@ answer would be another, tools and reasoning go row by row.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import polars as pl
 
-from qdata.errors import QdataError
+from qdata.errors import QdataError, RefusedRowsError
 from qdata.tokens import thinking
+from qdata.tokens.calls import calls_of, tools_of
 from qdata.tokens.muted import Piece, Sample, mute
 from qdata.tokens.probe import MARKS, Assumption, ObservedError, Probe, cut
 from qdata.tokens.shown import refuse_unshown
@@ -101,8 +101,9 @@ def split_at(sample: Sample, answer: int) -> tuple[Sample, Sample]:
 def render(template: Template, frame: pl.DataFrame, think: str = "none") -> Rendered:
     """The pieces of every conversation of a CONVERSATION frame, under a thinking policy.
 
-    Raises QdataError when conversations cannot be rendered: it names the first of them, why, and how many there are.
+    Raises RefusedRowsError when conversations cannot be rendered: it names the first of them, why, and how many.
     """
+    _refuse_weights(frame)
     index = pl.int_range(pl.len(), dtype=pl.UInt32).alias("index")
     indexed = frame.select(index, "row", "messages", "tools", _shape())
     done: list[pl.DataFrame] = []
@@ -124,6 +125,14 @@ def render(template: Template, frame: pl.DataFrame, think: str = "none") -> Rend
         done.append(rows)
     out = pl.concat(done).sort("index", "sample", "piece") if done else pl.DataFrame(schema=PIECES)
     return Rendered(out, by_shape, frame.height - by_shape, emptied)
+
+
+def _refuse_weights(frame: pl.DataFrame) -> None:
+    """Below 0, the model would be trained away from the answer, as far as it goes."""
+    weights = pl.col("messages").list.eval(pl.element().struct.field("weight"))
+    bad = frame.select("row", least=weights.list.min()).filter(pl.col("least") < 0)
+    if bad.height:
+        raise RefusedRowsError({row: f"a message weighs {least:g}; wanted 0 or more" for row, least in bad.iter_rows()})
 
 
 def _shape() -> pl.Expr:
@@ -193,59 +202,39 @@ def _fill(plan: _Plan, group: pl.DataFrame) -> pl.DataFrame:
 
 def _by_row(template: Template, group: pl.DataFrame, think: str) -> tuple[pl.DataFrame, int]:
     columns: tuple[list[Any], ...] = ([], [], [], [], [])
-    refused: list[str] = []
+    refused: dict[str, str] = {}
     emptied = 0
     for index, row, messages, tools in group.select("index", "row", "messages", "tools").iter_rows():
-        said = plain(messages)
-        if think in thinking.REMOVES:
-            emptied += sum(thinking.emptied(m, thinking.without(m)) for m in said if m["role"] == "assistant")
         try:
-            samples = pieces(template, said, wrapped(json.loads(tools)) if tools else None, think)
+            said = plain(messages)
+            samples = pieces(template, said, tools_of(tools), think)
+            if think in thinking.REMOVES:
+                emptied += sum(thinking.emptied(m, thinking.without(m)) for m in said if m["role"] == "assistant")
         except QdataError as error:
-            refused.append(f"{row}: {error}")
+            refused[row] = str(error)
             continue
         for s, sample in enumerate(samples):
             for p, piece in enumerate(sample):
                 for column, value in zip(columns, (index, s, p, piece.turn, piece.text), strict=True):
                     column.append(value)
     if refused:
-        more = f" ({len(refused) - 1:,} more rows of this part cannot be rendered either)" if len(refused) > 1 else ""
-        raise QdataError(refused[0] + more)
+        raise RefusedRowsError(refused)
     return pl.DataFrame(dict(zip(PIECES.names(), columns, strict=True)), schema=PIECES), emptied
 
 
-def wrapped(tools: Any) -> Any:
-    """Tools as every server hands them to the template, which takes them in OpenAI's wrapping only.
-
-    Data sets also list bare functions; what is no list of objects with a name stays as it is.
-    """
-    if not isinstance(tools, list):
-        return tools
-    bare = (isinstance(tool, dict) and "name" in tool and not tool.keys() & {"type", "function"} for tool in tools)
-    return [{"type": "function", "function": tool} if b else tool for tool, b in zip(tools, bare, strict=True)]
-
-
 def plain(messages: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Messages as chat templates expect them: null fields left out, calls as objects, reasoning in its usual key."""
+    """Messages as chat templates expect them: null fields left out, calls as objects, reasoning in its usual key.
+
+    Raises QdataError for tool calls that are none.
+    """
     out = []
-    for message in messages:
+    for turn, message in enumerate(messages):
         one = {k: v for k, v in message.items() if v is not None and k not in ("reasoning", "tool_calls", "weight")}
         if message["weight"] == 0:
             one["train"] = False
         if message["reasoning"] is not None:
             one["reasoning_content"] = message["reasoning"]
         if message["tool_calls"] is not None:
-            one["tool_calls"] = [_call(call) for call in json.loads(message["tool_calls"])]
+            one["tool_calls"] = calls_of(message["tool_calls"], turn)
         out.append({"content": "", **one})
     return out
-
-
-def _call(call: dict[str, Any]) -> dict[str, Any]:
-    """A tool call with its arguments as an object, as servers hand it to the template (clients send JSON text)."""
-    inner = call.get("function", call)
-    if isinstance(inner.get("arguments"), str):
-        try:
-            inner = {**inner, "arguments": json.loads(inner["arguments"])}
-        except json.JSONDecodeError:
-            return call
-    return {**call, "function": inner} if "function" in call else inner

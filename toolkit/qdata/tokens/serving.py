@@ -209,7 +209,8 @@ def _without_reasoning(message: dict[str, Any]) -> dict[str, Any]:
     if message["role"] != "assistant":
         return message
     content = message["content"]
-    content = content.rpartition("</think>")[2].lstrip("\n") if "</think>" in content else content
+    if "</think>" in content and not message.get("reasoning_content"):
+        content = content.rpartition("</think>")[2].lstrip("\n")
     bare = {k: v for k, v in message.items() if k != "reasoning_content"} | {"content": content}
     said_more = content != message["content"] or message.get("reasoning_content")
     return bare | {"train": False} if said_more and not (content.strip() or message.get("tool_calls")) else bare

@@ -32,20 +32,27 @@ from qdata.tokens.template import Template
 POLICIES = ("keep", "strip", "empty_masked", "empty_trained", "none")
 REMOVES = ("strip", "empty_masked", "empty_trained")
 
-# In front of the answer: a block of its own, or what a prompt that opens the block lets a model begin with.
-_INLINE = re.compile(r"\A(?:\s*<think>)?.*?</think>\n*", re.DOTALL)
+# In front of the answer: a block of its own, or, where a prompt opens the block, what ends with a line `</think>`.
+_INLINE = re.compile(r"\A(?:\s*<think>.*?</think>|.*?</think>[ \t]*(?=\n|\Z))\n*", re.DOTALL)
 
 
 def without(message: Mapping[str, Any]) -> Mapping[str, Any]:
     """An assistant message without its reasoning, whether beside its content or in front of it.
 
-    One that was nothing else is not trained: there is nothing left but its stop token.
+    One that was nothing else is not trained: there is nothing left but its stop token. Raises QdataError where it
+    cannot be told what is reasoning: tags inside the answer, a block that is not closed.
     """
     if message["role"] != "assistant":
         return message
     bare = {k: v for k, v in message.items() if k != "reasoning_content"}
-    if "</think>" in bare["content"]:
+    if "</think>" in bare["content"] and not message.get("reasoning_content"):
         bare["content"] = _INLINE.sub("", bare["content"], count=1)
+    for tag in ("<think>", "</think>"):
+        if tag in bare["content"]:
+            raise QdataError(
+                f"an answer has {tag} other than around reasoning in front of it: {bare['content'][-60:]!r}; what is to "
+                f"be removed cannot be told"
+            )
     return bare | {"train": False} if emptied(message, bare) else bare
 
 
