@@ -50,8 +50,8 @@ def without(message: Mapping[str, Any]) -> Mapping[str, Any]:
     for tag in ("<think>", "</think>"):
         if tag in bare["content"]:
             raise QdataError(
-                f"an answer has {tag} other than around reasoning in front of it: {bare['content'][-60:]!r}; what is to "
-                f"be removed cannot be told"
+                f"an answer has {tag} other than around reasoning in front of it: {bare['content'][-60:]!r}; "
+                f"what is to be removed cannot be told"
             )
     return bare | {"train": False} if emptied(message, bare) else bare
 
