@@ -25,7 +25,7 @@ test: $(READY)  ## the tests that take minutes
 	$(BIN)/pytest -n 2
 
 test-slow: $(READY)  ## the tests that guard a promise but take long
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n 2 -m slow
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
