@@ -183,6 +183,6 @@ def refused(name: str, think: str, chat: dict[str, Any]) -> str | None:
     """What a build is refused with; None where it is not."""
     if name == "qwen3_5" and think == "strip":  # its prompt opens a think block, which no bare answer follows
         return "cannot be trained as served|nothing is left to train"
-    if name == "qwen2" and chat.get("kind") in ("tools", "reasoning"):
+    if name == "qwen2" and chat.get("kind") in ("tools", "reasoning") and "aside" not in chat:
         return "shows no tools"
     return None
