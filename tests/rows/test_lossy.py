@@ -64,6 +64,7 @@ REDUCED = [
     ("pairs", SPECIAL["two exchanges"], None, None),
     ("text", SPECIAL["plain"], None, None),
     ("preference", SPECIAL["plain"], None, None),
+    ("completion_messages", conversation(chat(system="")), None, None),  # nothing is left of it
     ("kto", SPECIAL["plain"], None, None),
     ("pairs", of_kind("text", SPECIAL["plain"]), None, None),
     ("pairs", of_kind("preference", SPECIAL["plain"]), "the rejected answer", chat("q", "a")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -269,9 +268,11 @@ def test_a_fast_road_there_is() -> None:
     rows = [([{"role": "user", "content": "q"}, {"role": "assistant", "content": t}], None) for t in ("a", "b", "")]
     for use in ("write", "plus", "by key", "if empty", "default", "is string", "through a namespace", "through set"):
         assert render(Template(use, chatml(USES[use])), frame_of(rows)).by_shape == 3, use
-    for use in ("concat", "capture", "upper", "slice", "equal", "length", "first letter"):
-        with contextlib.suppress(QdataError):  # what rewrites a text is refused, by its row
-            assert render(Template(use, chatml(USES[use])), frame_of(rows)).by_row >= 2, use
+    for use in ("concat", "slice", "equal", "first letter"):
+        assert render(Template(use, chatml(USES[use])), frame_of(rows)).by_row >= 2, use
+    for use in ("capture", "upper", "length"):  # what rewrites a text is refused, by its row
+        with pytest.raises(QdataError, match="does not show message 0"):
+            render(Template(use, chatml(USES[use])), frame_of(rows))
 
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen2_5"])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import datetime
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import polars as pl
@@ -27,6 +28,19 @@ def rows_of(table: pa.Table, label: str) -> list[dict[str, Any]]:
     return [
         {k: v for k, v in zip(names, values, strict=True) if v is not None} for values in zip(*columns, strict=True)
     ]
+
+
+def rows_within(batches: Iterable[pa.RecordBatch], start: int, stop: int, at: int, label: str) -> list[dict[str, Any]]:
+    """The rows `start` to `stop` of batches that follow each other, the first of which begins at row `at`."""
+    rows: list[dict[str, Any]] = []
+    for batch in batches:
+        low, high = max(start - at, 0), min(stop - at, batch.num_rows)
+        if low < high:
+            rows += rows_of(pa.Table.from_batches([batch.slice(low, high - low)]), label)
+        at += batch.num_rows
+        if at >= stop:
+            break
+    return rows
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

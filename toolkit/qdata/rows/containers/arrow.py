@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -54,16 +54,8 @@ class Arrow:
     @staticmethod
     def read(part: Part) -> Rows:
         """Raises QdataError where the rows cannot be read."""
-        rows: list[dict[str, Any]] = []
-        at = 0
         with _batches(part) as batches:
-            for batch in batches:
-                low, high = max(part.start - at, 0), min(part.stop - at, batch.num_rows)
-                if low < high:
-                    rows += tables.rows_of(pa.Table.from_batches([batch.slice(low, high - low)]), part.label)
-                at += batch.num_rows
-                if at >= part.stop:
-                    break
+            rows = tables.rows_within(batches, part.start, part.stop, 0, part.label)
         return Rows(list(range(part.first, part.first + len(rows))), rows, [])
 
 

@@ -58,7 +58,6 @@ class Parquet:
     @staticmethod
     def read(part: Part) -> Rows:
         """Raises QdataError where the rows cannot be read."""
-        rows: list[dict[str, Any]] = []
         try:
             file = pq.ParquetFile(part.bytes_at)
             ends, groups = 0, []
@@ -68,13 +67,8 @@ class Parquet:
                     groups.append((group, begins))
             at = groups[0][1] if groups else 0
             step = max(1, min(part.stop - part.start, 1 << 16))
-            for batch in file.iter_batches(step, row_groups=[group for group, _ in groups]):
-                low, high = max(part.start - at, 0), min(part.stop - at, batch.num_rows)
-                if low < high:
-                    rows += tables.rows_of(pa.Table.from_batches([batch.slice(low, high - low)]), part.label)
-                at += batch.num_rows
-                if at >= part.stop:
-                    break
+            batches = file.iter_batches(step, row_groups=[group for group, _ in groups])
+            rows = tables.rows_within(batches, part.start, part.stop, at, part.label)
         except (OSError, ValueError, pa.ArrowException) as error:
             raise QdataError(f"{part.label}: rows {part.start + 1} to {part.stop} are not readable ({error})") from None
         return Rows(list(range(part.first, part.first + len(rows))), rows, [])

@@ -52,10 +52,10 @@ class CompletionMessages:
     @staticmethod
     def loses(conversation: dict[str, Any]) -> str | None:
         """Answers before the last one that are trained, and conversations that do not end with an answer."""
-        *before, last = conversation["messages"]
-        if not before or last["role"] != "assistant":
-            roles = [m["role"] for m in conversation["messages"]]
-            return f"the turns {listed(roles)}; completion_messages holds a prompt and an answer"
-        if any(m["role"] == "assistant" and m["train"] is None for m in before):
+        messages = conversation["messages"]
+        if len(messages) < 2 or messages[-1]["role"] != "assistant":
+            told = listed([m["role"] for m in messages]) or "(none)"
+            return f"the turns {told}; completion_messages holds a prompt and an answer"
+        if any(m["role"] == "assistant" and m["train"] is None for m in messages[:-1]):
             return "the training of answers before the last one"
         return no_json(conversation)
