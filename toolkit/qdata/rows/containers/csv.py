@@ -45,7 +45,7 @@ class Csv:
             lines = _Lines(file)  # a character a byte, so that lengths are places
             for row in cls._rows(part, lines, 1):
                 stop, ordinal = lines.read, ordinal + bool(row)
-                if stop - start >= part_bytes:
+                if ordinal and stop - start >= part_bytes:  # blank lines above a header are no part of their own
                     yield _cut(part, start, stop, max(first, 1))
                     start, first = stop, ordinal
         if stop > start:

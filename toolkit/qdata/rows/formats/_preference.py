@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from qdata.rows.formats._lists import joined
 from qdata.rows.formats._turns import beyond_alternating
 from qdata.schema import message
 
@@ -15,7 +16,7 @@ PAIR = ("chosen", "rejected")
 def answers(chosen: str = "chosen", rejected: str = "rejected") -> dict[str, pl.Expr]:
     """The columns `chosen` and `rejected`, one assistant turn each, of two text columns."""
     return {
-        name: pl.concat_list(message("assistant", pl.col(column)))
+        name: joined(message("assistant", pl.col(column)))
         for name, column in zip(PAIR, (chosen, rejected), strict=True)
     }
 

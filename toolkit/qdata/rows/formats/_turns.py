@@ -6,32 +6,34 @@ from typing import Any
 
 import polars as pl
 
-from qdata.schema import MESSAGE, MESSAGES, message
-
-NO_TURNS = pl.lit([], pl.List(pl.Struct({"role": pl.String, "content": pl.String})))
+from qdata.rows.formats._lists import ITEM, of_each
+from qdata.schema import message
 
 
 def system_turn(column: str) -> pl.Expr:
-    """A list with the system message of a text column; an empty list where the text is null or empty."""
-    text = pl.col(column)
-    return pl.when(text.is_null() | (text == "")).then(NO_TURNS).otherwise(pl.concat_list(message("system", text)))
+    """The system message of a text column, for `joined`; null, which is none, where the text is null or empty."""
+    return system_of(pl.col(column))
 
 
-def exchange(user: pl.Expr, assistant: pl.Expr) -> pl.Expr:
-    """Inside `list.eval`: one element becomes a user and an assistant turn."""
-    return pl.concat_list(message("user", user), message("assistant", assistant)).explode()
+def system_of(text: pl.Expr) -> pl.Expr:
+    """As `system_turn`, of any text."""
+    return pl.when(text != "").then(message("system", text))
+
+
+def earlier_turns(column: str) -> pl.Expr:
+    """The turns of a `history` of [question, answer] pairs; none where there is no history."""
+    pair = pl.col(ITEM).list
+    return of_each(
+        pl.col(column).fill_null([]),
+        message("user", pair.get(0, null_on_oob=True)),
+        message("assistant", pair.get(1, null_on_oob=True)),
+    )
 
 
 def turn(role: str, content: pl.Expr, **fields: pl.Expr) -> pl.Expr:
-    """A struct expression with every field of MESSAGE: role, content and `fields`; all others null."""
-    given = {"role": pl.lit(role), "content": content} | fields
-    return pl.struct(given.get(f.name, pl.lit(None)).cast(f.dtype).alias(f.name) for f in MESSAGE.fields)
-
-
-def full_system_turn(text: pl.Expr) -> pl.Expr:
-    """As `system_turn`, of any text and with every field of MESSAGE."""
-    none = text.is_null() | (text == "")
-    return pl.when(none).then(pl.lit([], MESSAGES)).otherwise(pl.concat_list(turn("system", text)))
+    """As `message`, with more `fields` of MESSAGE."""
+    named = (value.alias(name) for name, value in fields.items())
+    return pl.struct(pl.lit(role).alias("role"), content.alias("content"), *named)
 
 
 def split_system(messages: list[dict[str, Any]]) -> tuple[str | None, list[dict[str, Any]]]:

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._turns import NO_TURNS, beyond_alternating, exchange, is_preference, split_system, system_turn
+from qdata.rows.formats._lists import joined
+from qdata.rows.formats._turns import beyond_alternating, earlier_turns, is_preference, split_system, system_turn
 from qdata.schema import message
 
 
@@ -49,12 +50,11 @@ class Alpaca:
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """System, then history, then the question and its answer."""
-        given, earlier = pl.col("input"), pl.element().list
+        given = pl.col("input")
         on_new_line = pl.when(given.is_null() | (given == "")).then(pl.lit("")).otherwise("\n" + given)
-        pair = exchange(earlier.get(0, null_on_oob=True), earlier.get(1, null_on_oob=True))
-        turns = pl.concat_list(
+        turns = joined(
             system_turn("system"),
-            pl.coalesce(pl.col("history").list.eval(pair), NO_TURNS),
+            earlier_turns("history"),
             message("user", pl.concat_str(pl.col("instruction"), on_new_line)),
             message("assistant", pl.col("output")),
         )

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from qdata.rows.formats._lists import joined
 from qdata.rows.formats._preference import are_texts, before_last, beyond_texts, texts, with_answer
 from qdata.rows.formats.alpaca import Alpaca
 from qdata.schema import message
@@ -37,7 +38,7 @@ class AlpacaRejected:
         return chat.with_columns(
             messages=before_last("messages"),
             chosen=pl.col("messages").list.tail(1),
-            rejected=pl.concat_list(message("assistant", pl.col("rejected"))),
+            rejected=joined(message("assistant", pl.col("rejected"))),
         )
 
     @staticmethod

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._turns import is_preference, listed, split_system
-from qdata.schema import MESSAGE, MESSAGES
+from qdata.rows.formats._lists import joined
+from qdata.rows.formats._turns import is_preference, listed, split_system, system_of
 
 _COLON = "："
 _SPOKEN = re.compile(rf"([^\n{_COLON}]{{1,30}}){_COLON}")
@@ -91,12 +91,11 @@ class Chatharuhi:
             "at", said=said, role=pl.when(answers).then(pl.lit("assistant")).otherwise(pl.lit("user"))
         ).with_columns(run=pl.struct("at", "role").rle_id())
         turns = lines.group_by("run", "at", "role", maintain_order=True).agg(content=pl.col("said").str.join("\n"))
-        chats = turns.group_by("at", maintain_order=True).agg(messages=_full(pl.col("role"), pl.col("content")))
+        chats = turns.group_by("at", maintain_order=True).agg(messages=pl.struct("role", "content"))
         text = pl.coalesce("system", pl.format("你是{}。", pl.col("names").list.first()))
-        system = pl.when(text == "").then(pl.lit([], MESSAGES)).otherwise(
-            pl.concat_list(_full(pl.lit("system"), text)))  # fmt: skip
-        joined = indexed.join(chats, on="at", how="left", maintain_order="left")
-        return joined.with_columns(messages=pl.concat_list(system, "messages")).drop(*Chatharuhi.columns, "names", "at")
+        messages = joined(system_of(text), pl.col("messages"))
+        whole = indexed.join(chats, on="at", how="left", maintain_order="left").with_columns(messages=messages)
+        return whole.drop(*Chatharuhi.columns, "names", "at")
 
     @staticmethod
     def fault() -> pl.Expr:
@@ -138,11 +137,6 @@ class Chatharuhi:
 
 def _names() -> pl.Expr:
     return pl.col("character").str.split(",")
-
-
-def _full(role: pl.Expr, content: pl.Expr) -> pl.Expr:
-    given = {"role": role, "content": content}
-    return pl.struct(given.get(f.name, pl.lit(None)).cast(f.dtype).alias(f.name) for f in MESSAGE.fields)
 
 
 def _lines(message: dict[str, Any], character: str) -> Iterator[dict[str, Any]]:

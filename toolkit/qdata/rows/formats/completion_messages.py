@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from qdata.rows.formats._lists import joined
 from qdata.rows.formats._openai import TURNS, are_messages, as_messages, no_json, written, written_tools
 from qdata.rows.formats._trained import disagreement
 from qdata.rows.formats._turns import is_judged, listed
@@ -35,7 +36,7 @@ class CompletionMessages:
         field = pl.element().struct.field
         muted = pl.when(field("role") == "assistant").then(field("train").fill_null(False)).otherwise(field("train"))
         prompt = as_messages(pl.col("prompt")).list.eval(pl.element().struct.with_fields(train=muted))
-        return frame.with_columns(messages=pl.concat_list(prompt, as_messages(pl.col("completion")))).drop(_BOTH)
+        return frame.with_columns(messages=joined(prompt, as_messages(pl.col("completion")))).drop(_BOTH)
 
     @staticmethod
     def fault() -> pl.Expr:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from qdata.rows.formats._lists import joined
 from qdata.rows.formats._preference import are_texts
 from qdata.rows.formats._turns import beyond_alternating, is_preference, listed
 from qdata.schema import message
@@ -25,7 +26,7 @@ class InputLabel:
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """`input` becomes the user turn, `label` the assistant turn."""
-        turns = pl.concat_list(message("user", pl.col("input")), message("assistant", pl.col("label")))
+        turns = joined(message("user", pl.col("input")), message("assistant", pl.col("label")))
         return frame.with_columns(messages=turns).drop("input", "label")
 
     @staticmethod

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from qdata.rows.formats._lists import joined
 from qdata.rows.formats._openai import are_messages
 from qdata.rows.formats._preference import are_texts, before_last, beyond_one_turn, texts, with_answer
 from qdata.rows.formats.messages import Messages
@@ -39,7 +40,7 @@ class MessagesRejected:
         return Messages.read(frame).with_columns(
             messages=before_last("messages"),
             chosen=pl.col("messages").list.tail(1),
-            rejected=pl.concat_list(message("assistant", pl.col(_REJECTED))),
+            rejected=joined(message("assistant", pl.col(_REJECTED))),
         )
 
     @staticmethod

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._turns import beyond_alternating, full_system_turn, is_preference, split_system, turn
+from qdata.rows.formats._lists import ITEM, joined, of_each
+from qdata.rows.formats._turns import beyond_alternating, is_preference, split_system, system_turn, turn
+from qdata.schema import message
 
 # How each text begins and ends; the marks are part of the format, and no part of what is said.
 _MARKS = {
@@ -64,11 +67,11 @@ class Moss:
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """The texts without their marks: `meta_instruction` as the system message, then question and answer."""
-        thoughts = _said("Inner Thoughts")
-        answer = turn("assistant", _said("MOSS"), reasoning=pl.when(thoughts != "None").then(thoughts))
-        turns = pl.concat_list(turn("user", _said("Human")), answer).explode()
-        messages = pl.concat_list(full_system_turn(pl.col("meta_instruction")), pl.col("chat").list.eval(turns))
-        return frame.with_columns(messages=messages).drop(Moss.columns)
+        said = functools.partial(_said, pl.col(ITEM))
+        thoughts = said("Inner Thoughts")
+        answer = turn("assistant", said("MOSS"), reasoning=pl.when(thoughts != "None").then(thoughts))
+        turns = of_each(pl.col("chat"), message("user", said("Human")), answer)
+        return frame.with_columns(messages=joined(system_turn("meta_instruction"), turns)).drop(Moss.columns)
 
     @staticmethod
     def fault() -> pl.Expr:
@@ -77,7 +80,9 @@ class Moss:
         results = field("Tool Responses")
         wrong = pl.coalesce(
             pl.when(field("Commands") != _NO_COMMANDS).then(
-                pl.format("the plugin call {} and its result would be lost", _said("Commands").str.slice(0, 60))
+                pl.format(
+                    "the plugin call {} and its result would be lost", _said(pl.element(), "Commands").str.slice(0, 60)
+                )
             ),
             pl.when(~results.is_in([_NO_RESULTS, _NO_RESULTS_AFTER_THOUGHTS])).then(pl.lit("a result of no command")),
             *(
@@ -116,10 +121,10 @@ class Moss:
         return beyond_alternating(conversation, "moss", holds="reasoning")
 
 
-def _said(key: str) -> pl.Expr:
-    """Inside `list.eval` over turns: a text without its marks."""
+def _said(turn: pl.Expr, key: str) -> pl.Expr:
+    """A text of a turn, without its marks."""
     begin, end = _MARKS[key]
-    return pl.element().struct.field(key).str.strip_prefix(begin).str.strip_suffix(end)
+    return turn.struct.field(key).str.strip_prefix(begin).str.strip_suffix(end)
 
 
 def _marked(key: str, text: str) -> str:

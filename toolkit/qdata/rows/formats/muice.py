@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._turns import beyond_alternating, exchange, is_preference, split_system, system_turn
+from qdata.rows.formats._lists import ITEM, joined, of_each
+from qdata.rows.formats._turns import beyond_alternating, is_preference, split_system, system_turn
+from qdata.schema import message
 
 
 class Muice:
@@ -40,9 +42,9 @@ class Muice:
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """Each exchange becomes a user and an assistant turn."""
-        pair = exchange(pl.element().struct.field("human"), pl.element().struct.field("assistant"))
-        turns = pl.concat_list(system_turn("system"), pl.col("conversation").list.eval(pair))
-        return frame.with_columns(messages=turns).drop(Muice.columns)
+        said = pl.col(ITEM).struct.field
+        pairs = of_each(pl.col("conversation"), message("user", said("human")), message("assistant", said("assistant")))
+        return frame.with_columns(messages=joined(system_turn("system"), pairs)).drop(Muice.columns)
 
     @staticmethod
     def write(conversation: dict[str, Any]) -> dict[str, Any]:

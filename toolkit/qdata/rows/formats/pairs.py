@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from qdata.rows.formats._lists import joined
 from qdata.rows.formats._turns import beyond_alternating, is_preference, listed
 from qdata.schema import message
 
@@ -28,7 +29,7 @@ class Pairs:
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """`prompt` becomes the user turn, `response` the assistant turn."""
-        turns = pl.concat_list(message("user", pl.col("prompt")), message("assistant", pl.col("response")))
+        turns = joined(message("user", pl.col("prompt")), message("assistant", pl.col("response")))
         return frame.with_columns(messages=turns).drop("prompt", "response")
 
     @staticmethod

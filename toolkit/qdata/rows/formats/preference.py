@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from qdata.rows.formats._lists import joined
 from qdata.rows.formats._preference import answers, are_texts, beyond_texts, texts
 from qdata.rows.formats._turns import listed, split_system, system_turn
 from qdata.schema import message
@@ -28,7 +29,7 @@ class Preference:
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """The prompt is the user's turn, each answer an assistant's."""
-        prompt = pl.concat_list(system_turn("system"), message("user", pl.col("prompt")))
+        prompt = joined(system_turn("system"), message("user", pl.col("prompt")))
         return frame.with_columns(messages=prompt, **answers())
 
     @staticmethod

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from qdata.rows.formats._lists import joined
 from qdata.rows.formats._openai import TURNS, as_messages, no_json, written, written_tools
 from qdata.rows.formats._preference import PAIR, are_texts
 from qdata.rows.formats._trained import disagreement
@@ -37,7 +38,7 @@ class PreferenceAnswers:
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """The text is the user's turn."""
-        prompt = pl.concat_list(message("user", pl.col("prompt")))
+        prompt = joined(message("user", pl.col("prompt")))
         return frame.with_columns(messages=prompt, **{name: as_messages(pl.col(name)) for name in PAIR})
 
     @staticmethod

@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from qdata.rows.formats._lists import joined
 from qdata.rows.formats._trained import FIELDS, disagreement, trained
-from qdata.rows.formats._turns import is_judged
+from qdata.rows.formats._turns import is_judged, system_turn
 
 _ROLES = {
     "human": "user",
@@ -48,13 +49,9 @@ class Sharegpt:
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """A row-level `system` becomes the first message; a function_call becomes an assistant turn with tool_calls."""
-        known = {"role": pl.lit("system"), "content": pl.col("system")}
-        system = pl.struct(known.get(name, pl.lit(None, dtype)).alias(name) for name, dtype in _TURN.items())
-        none = pl.col("system").is_null() | (pl.col("system") == "")
-        turns = as_messages(pl.col("conversations"))
-        first = pl.when(none).then(pl.lit([], pl.List(pl.Struct(_TURN)))).otherwise(pl.concat_list(system))
+        messages = joined(system_turn("system"), as_messages(pl.col("conversations")))
         tools = pl.when(pl.col("tools") != "").then(pl.col("tools"))
-        return frame.with_columns(messages=pl.concat_list(first, turns), tools=tools).drop("conversations", "system")
+        return frame.with_columns(messages=messages, tools=tools).drop("conversations", "system")
 
     @staticmethod
     def fault() -> pl.Expr:
@@ -121,15 +118,6 @@ def beyond_turns(messages: list[dict[str, Any]]) -> str | None:
     if any(m["tool_calls"] and m["content"] is not None for m in messages):  # an empty text is not none
         return "the text beside a tool call"
     return None
-
-
-_TURN: dict[str, Any] = {
-    "role": pl.String,
-    "content": pl.String,
-    "tool_calls": pl.String,
-    "train": pl.Boolean,
-    "weight": pl.Float64,
-}
 
 
 def _as_list(call: pl.Expr) -> pl.Expr:

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._turns import NO_TURNS, beyond_alternating, exchange, is_judged, split_system, system_turn
+from qdata.rows.formats._lists import joined
+from qdata.rows.formats._turns import beyond_alternating, earlier_turns, is_judged, split_system, system_turn
 from qdata.schema import message
 
 
@@ -36,11 +37,9 @@ class Swift:
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """System, then history, then the query and its response."""
-        earlier = pl.element().list
-        pair = exchange(earlier.get(0, null_on_oob=True), earlier.get(1, null_on_oob=True))
-        turns = pl.concat_list(
+        turns = joined(
             system_turn("system"),
-            pl.coalesce(pl.col("history").list.eval(pair), NO_TURNS),
+            earlier_turns("history"),
             message("user", pl.col("query")),
             message("assistant", pl.col("response")),
         )

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from qdata.rows.formats._lists import joined
 from qdata.rows.formats._preference import are_texts, before_last, beyond_texts, texts, with_answer
 from qdata.rows.formats.swift import Swift
 from qdata.schema import message
@@ -31,7 +32,7 @@ class SwiftPreference:
         return Swift.read(frame).with_columns(
             messages=before_last("messages"),
             chosen=pl.col("messages").list.tail(1),
-            rejected=pl.concat_list(message("assistant", pl.col("rejected_response"))),
+            rejected=joined(message("assistant", pl.col("rejected_response"))),
         )
 
     @staticmethod

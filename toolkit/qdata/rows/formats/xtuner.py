@@ -6,7 +6,9 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._turns import beyond_alternating, full_system_turn, is_preference, turn
+from qdata.rows.formats._lists import ITEM, of_each
+from qdata.rows.formats._turns import beyond_alternating, is_preference, system_of, turn
+from qdata.schema import message
 
 _NO_QUESTION = "every input is empty, which XTuner takes for pretraining text"
 
@@ -47,10 +49,10 @@ class Xtuner:
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """Each exchange becomes a user and an assistant turn, after a system message where it has one."""
-        field = pl.element().struct.field
-        question, answer = turn("user", field("input")), turn("assistant", field("output"), train=field(_TRAINED))
-        turns = pl.concat_list(full_system_turn(field("system")), question, answer).explode()
-        return frame.with_columns(messages=pl.col("conversation").list.eval(turns)).drop("conversation")
+        field = pl.col(ITEM).struct.field
+        question, answer = message("user", field("input")), turn("assistant", field("output"), train=field(_TRAINED))
+        turns = of_each(pl.col("conversation"), system_of(field("system")), question, answer)
+        return frame.with_columns(messages=turns).drop("conversation")
 
     @staticmethod
     def fault() -> pl.Expr:
