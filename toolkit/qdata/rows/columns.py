@@ -15,13 +15,10 @@ import polars as pl
 from qdata.rows import exact
 from qdata.rows.parts import Bad, Rows, short
 from qdata.rows.renaming import renamed, renaming
+from qdata.rows.typed import JSON_TEXT, empty, keys_of, typed
 
-# Fields whose nested values are kept as JSON text: see schema.py.
-JSON_TEXT = frozenset({"tools", "tool_calls"})
 # Columns that files have for reasons of their own: what does not fit is a column nobody knows, and no fault.
 LENIENT = frozenset({"score"})
-
-_NONE = type(None)
 
 
 def columns(
@@ -37,11 +34,14 @@ def columns(
     data: dict[str, pl.Series] = {"ordinal": pl.Series(rows.ordinals, dtype=pl.Int64)}
     misfits: dict[int, str] = {}
     lenient: dict[int, set[str]] = {}
+    have = keys_of(dicts)
     for name, dtype in wanted.items():
+        if name not in have:
+            data[name] = empty(name, dtype, len(dicts))
+            continue
         values = [row.get(name) for row in dicts]
-        if name in JSON_TEXT:
-            values = [v if v is None or isinstance(v, str) else exact.text(v) for v in values]
-        if not _exactly(values, dtype, inside=isinstance(dtype, pl.Struct)):
+        column = typed(values, dtype, name, inside=isinstance(dtype, pl.Struct))
+        if column is None:
             values = [_fit(v, dtype, name) for v in values]
             for index, value in enumerate(values):
                 if isinstance(value, _Misfit):
@@ -50,12 +50,19 @@ def columns(
                     else:
                         misfits.setdefault(index, f"{value.wanted}, got {short(value.value)}")
                     values[index] = None
-        data[name] = pl.Series(name, values, dtype, strict=True)
-    nested = {name: known for name, dtype in wanted.items() if (known := struct_fields(dtype))}
-    rests = [_rest(row, wanted.keys() - lenient[i] if i in lenient else wanted, nested) for i, row in enumerate(dicts)]
-    if rename:
-        rests = [_shadowed(row, rename) | rest for row, rest in zip(rows.rows, rests, strict=True)]
-    data["extra"] = pl.Series([exact.text(rest) if rest else None for rest in rests], dtype=pl.String)
+            column = typed(values, dtype, name)
+        if column is None:
+            raise AssertionError(f"{name}: values that were made to fit {dtype} do not")
+        data[name] = column
+    nested = {name: known for name, dtype in wanted.items() if name in have and (known := struct_fields(dtype))}
+    if have <= wanted.keys() and not (rename or lenient or _have_more(dicts, nested)):
+        data["extra"] = empty("extra", pl.String, len(dicts))
+    else:
+        understood = [wanted.keys() - lenient[i] if i in lenient else wanted for i in range(len(dicts))]
+        rests = [_rest(row, names, nested) for row, names in zip(dicts, understood, strict=True)]
+        if rename:
+            rests = [_shadowed(row, rename) | rest for row, rest in zip(rows.rows, rests, strict=True)]
+        data["extra"] = pl.Series([exact.text(rest) if rest else None for rest in rests], dtype=pl.String)
     frame = pl.DataFrame(data)
     if not misfits:
         return frame, []
@@ -74,6 +81,18 @@ def struct_fields(dtype: Any) -> frozenset[str]:
     return frozenset(f.name for f in inner.fields) if isinstance(inner, pl.Struct) else frozenset()
 
 
+def _have_more(rows: list[dict[str, Any]], nested: dict[str, frozenset[str]]) -> bool:
+    """Whether some item of a list may have a key nobody knows: what `_rest` would tell row by row."""
+    for name, known in nested.items():
+        lists = [value for row in rows if (value := row.get(name)) is not None]
+        if set(map(type, lists)) - {list}:
+            return True
+        items = list(chain.from_iterable(lists))
+        if set(map(type, items)) - {dict} or not keys_of(items) <= known:
+            return True
+    return False
+
+
 def _rest(row: dict[str, Any], wanted: Any, nested: dict[str, frozenset[str]]) -> dict[str, Any]:
     """What a dialect does not know of a row: whole columns, and as `"messages[]"` the unknown keys of messages."""
     rest = {k: v for k, v in row.items() if k not in wanted}
@@ -85,33 +104,6 @@ def _rest(row: dict[str, Any], wanted: Any, nested: dict[str, frozenset[str]]) -
                 key += "[]"
             rest[key] = [{k: v for k, v in m.items() if k not in known} if isinstance(m, dict) else {} for m in items]
     return rest
-
-
-_TYPES = {pl.String: str, pl.Boolean: bool, pl.Float64: float}
-
-
-def _exactly(values: list[Any], dtype: Any, inside: bool = False) -> bool:
-    """Whether all values are None or of the very Python types of `dtype`, so that polars has nothing to decide.
-
-    `inside`: these are values of objects, where an object with keys nobody knows does not fit.
-    """
-    kinds = set(map(type, values)) - {_NONE}
-    if isinstance(dtype, pl.List):
-        return kinds <= {list} and _exactly(list(chain.from_iterable(v for v in values if v)), dtype.inner, inside)
-    if isinstance(dtype, pl.Struct):
-        items = [v for v in values if v is not None]
-        if not (kinds <= {dict} and all(items)):
-            return False
-        keys = set(chain.from_iterable(items))
-        known = [f for f in dtype.fields if f.name in keys]
-        return (not inside or len(known) == len(keys)) and all(
-            _exactly([m.get(f.name) for m in items], f.dtype, inside=True) for f in known
-        )
-    return kinds <= {_TYPES[dtype]} and (dtype != pl.Float64 or not kinds or all(map(_is_finite, values)))
-
-
-def _is_finite(value: float | None) -> bool:
-    return value is None or math.isfinite(value)
 
 
 class _Misfit(NamedTuple):
