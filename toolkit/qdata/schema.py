@@ -115,14 +115,10 @@ def _full_messages(name: str, dtype: pl.DataType) -> pl.Expr:
     return pl.col(name).list.eval(pl.struct(fields)).cast(MESSAGES)
 
 
-# What a JSON string may not hold literally, and how it is written instead (RFC 8259, shortest form).
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
-_ESCAPES |= {chr(c): f"\\u{c:04x}" for c in range(0x20) if chr(c) not in _ESCAPES}
-
-
 def _json_string(text: pl.Expr) -> pl.Expr:
-    escaped = text.str.replace_many(list(_ESCAPES), list(_ESCAPES.values()))
-    return pl.concat_str(pl.lit('"'), escaped, pl.lit('"'))
+    """A text as JSON: what a string may not hold literally is escaped in the shortest form of RFC 8259."""
+    encoded = pl.struct(text.alias("t")).struct.json_encode()
+    return pl.when(text.is_not_null()).then(encoded.str.strip_prefix('{"t":').str.strip_suffix("}"))
 
 
 def _json_object(fields: dict[str, pl.Expr]) -> pl.Expr:
