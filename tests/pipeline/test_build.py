@@ -596,17 +596,18 @@ def test_current_notices_every_change(small: Path, tmp_path: Path) -> None:
     assert not pipeline.current(recipe, output)
 
 
-def test_current_is_true_for_what_skip_bad_built(small: Path, tmp_path: Path) -> None:
-    """Rows set aside are part of a finished output, not a reason to make it again for ever."""
+def test_current_is_true_for_what_set_rows_aside(small: Path, tmp_path: Path) -> None:
+    """Rows set aside are part of a finished output, not a reason to make it again for ever; under strict they are."""
     rows = write_rows(tmp_path / "data/rows.jsonl", MANY)
     with rows.open("a", encoding="utf-8") as file:
         file.write("{broken\n")
     recipe = recipe_of(small, rows)
     with pytest.raises(QdataError, match="line 65"):
-        pipeline.build(recipe, tmp_path / "out")
-    manifest = pipeline.build(recipe, tmp_path / "out", skip_bad=True)
+        pipeline.build(recipe, tmp_path / "out", strict=True)
+    manifest = pipeline.build(recipe, tmp_path / "out")
     assert manifest["rows"]["in"] == len(MANY) + 1
     assert pipeline.current(recipe, tmp_path / "out")
+    assert not pipeline.current(recipe, tmp_path / "out", strict=True), "a strict build would refuse"
 
 
 # Two roads, one output.

@@ -131,8 +131,8 @@ def test_pictures_beside_the_text_are_refused(name: str, columns: dict[str, Any]
         assert convert(sources, name, Path("out.jsonl")).manifest["rows"]["kept"] == 2
         return
     with pytest.raises(QdataError, match=rf"line 2: {next(iter(columns))}: pictures, videos and sound are not read"):
-        convert(sources, name, Path("out.jsonl"))
-    told = convert(sources, name, Path("out.jsonl"), skip_bad=True).manifest["rows"]
+        convert(sources, name, Path("out.jsonl"), strict=True)
+    told = convert(sources, name, Path("out.jsonl")).manifest["rows"]
     assert told["dropped"] == {"read.multimodal": 1}
 
 
@@ -243,6 +243,6 @@ def test_a_judged_row_among_chats_is_told(name: str, more: dict[str, Any]) -> No
     good = FORMATS[name].sample[0]
     sources = write([good, good | more, good | dict.fromkeys(more), good | {"label": "category"}, good])
     with pytest.raises(QdataError, match=rf"line 2: {next(iter(more))}: a second answer or a verdict in a row of chat"):
-        convert(sources, name, Path("out.jsonl"))
-    told = convert(sources, name, Path("out.jsonl"), skip_bad=True).manifest["rows"]
+        convert(sources, name, Path("out.jsonl"), strict=True)
+    told = convert(sources, name, Path("out.jsonl")).manifest["rows"]
     assert told["dropped"] == {"read.judged": 1}
