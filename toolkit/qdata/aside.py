@@ -63,7 +63,7 @@ def nothing_left(path: Path, told: Aside, *, rendered: bool = False) -> QdataErr
     """The refusal of a file of which every row was set aside."""
     what = "read and rendered" if rendered else "read"
     return QdataError(
-        "\n".join([*told.shown, f"{path}: not one row of it can be {what}. Mend them, or leave the file out."])
+        "\n".join([*told.shown, f"{path}: not one row of it can be {what}. Mend the rows, or leave the file out."])
     )
 
 

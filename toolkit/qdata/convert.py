@@ -111,12 +111,12 @@ def _write(
 ) -> tuple[pl.DataFrame, dict[str, Any] | None]:
     """Writes the rows part by part; returns all rows (CONVERSATION + index in the output), and the first written."""
     frames, first, written = [], None, itertools.count()
+    lost: list[tuple[str, str]] = []
     with containers.sink(file, name, form.columns) as write:
         for one in done:
             frame = one.conversations()
             drops = frame["drop"].to_list()
             places: list[int | None] = [None] * len(drops)
-            lost: list[tuple[str, str]] = []
             for at, (conversation, out) in enumerate(_rows(form, frame, left_out)):
                 if isinstance(out, str):
                     drops[at] = f"convert.{to} cannot express {out}"
@@ -129,7 +129,7 @@ def _write(
                 raise QdataError(_refusal(to, lost))
             frames.append(frame.with_columns(pl.Series("drop", drops, pl.String), pl.Series("index", places, pl.Int64)))
         if first is None:
-            raise QdataError("no row is left to write; all were set aside")
+            raise QdataError("\n".join([*_shown(to, lost), "no row is left to write; all were set aside"]))
     return pl.concat(frames, how="diagonal_relaxed"), first
 
 
@@ -204,15 +204,18 @@ def _of_turns() -> frozenset[str]:
 
 
 def _refusal(to: str, lost: list[tuple[str, str]]) -> str:
-    shown = [f"{row}: {to} cannot express {what}" for row, what in lost[:5]]
-    more = [f"… and {len(lost) - 5} more"] if len(lost) > 5 else []
     other = "Mend them" if to == "messages" else "Choose another --to (messages expresses every conversation)"
     if any(kinds.is_of_other_kind(what) for _, what in lost):
         other = "Choose another --to (`qdata formats` lists them)"
     less = "set these rows aside with --lossy"
     if any(kinds.can_be_left_out(what) for _, what in lost):
         less = "leave out what is in the way with --lossy; a row that cannot be expressed even so is then set aside"
-    return "\n".join([*shown, *more, f"{other}, or {less}."])
+    return "\n".join([*_shown(to, lost), f"{other}, or {less}."])
+
+
+def _shown(to: str, lost: list[tuple[str, str]]) -> list[str]:
+    more = [f"… and {len(lost) - 5} more"] if len(lost) > 5 else []
+    return [*(f"{row}: {to} cannot express {what}" for row, what in lost[:5]), *more]
 
 
 def _refuse_foreign(output: Path, replace: bool) -> None:
