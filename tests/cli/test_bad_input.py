@@ -84,17 +84,19 @@ CASES = [
     case("one good and one empty", {"e.jsonl": b""}, ["good.jsonl", "e.jsonl", *TO], "e.jsonl: the file is empty"),
     case("not UTF-8", {"b.jsonl": b'{"prompt": "q", "response": "a"}\n{"prompt": "\xe9", "response": "a"}\n'},
          ["b.jsonl", *TO], "b.jsonl, line 2: not UTF-8 (byte 0xe9"),
-    case("not UTF-8 at all", {"b.jsonl": b"\xe9\xe8\n"}, ["b.jsonl", *TO], "b.jsonl", "ine 1", "not UTF-8"),
+    case("not UTF-8 at all", {"b.jsonl": b"\xe9\xe8\n"}, ["b.jsonl", *TO], "b.jsonl, line 1: not UTF-8"),
     case("not UTF-8 in an array", {"b.json": b'[\n{"prompt": "\xe9"}]'}, ["b.json", *TO],
          "b.json", "not UTF-8 (byte 0xe9 in line 2)"),
-    case("not UTF-8 in csv", {"b.csv": b"prompt,response\nq,\xe9\n"}, ["b.csv", *TO], "b.csv", "not UTF-8 (byte 0xe9)"),
+    case("not UTF-8 in csv", {"b.csv": b"prompt,response\nq,\xe9\n"}, ["b.csv", *TO], "b.csv, row 1: not UTF-8"),
     case("UTF-16", {"b.jsonl": json.dumps(GOOD).encode("utf-16")}, ["b.jsonl", *TO], "b.jsonl: the file is UTF-16"),
     case("broken JSON", {"b.jsonl": [GOOD, "", GOOD, '{"prompt": "q", "response": "a"', GOOD]}, ["b.jsonl", *TO],
          "b.jsonl, line 4: not valid JSON"),
     case("broken JSON in line 1", {"b.jsonl": ["{'prompt': 'q'}", GOOD]}, ["b.jsonl", *TO],
          "b.jsonl, line 1: not valid JSON", "column 2"),
     case("nothing but broken JSON", {"b.jsonl": ["{'prompt': 'q'}"]}, ["b.jsonl", *TO],
-         "b.jsonl", "ine 1: not valid JSON"),
+         "b.jsonl, line 1: not valid JSON", "b.jsonl: not one row of it can be read"),
+    case("nothing but null answers", {"b.jsonl": [NULL] * 7}, ["good.jsonl", "b.jsonl", *TO],
+         "b.jsonl, line 1: the answer is null or missing", "and 2 more", "b.jsonl: not one row of it can be read"),
     case("broken JSON in an array", {"b.json": b'[{"prompt": "q", "response": "a"},\n{"prompt": }]'}, ["b.json", *TO],
          "b.json, row 2: not valid JSON", "at line 2, column 12"),
     case("seven broken lines", {"b.jsonl": [GOOD] * 8 + ["{"] * 7}, ["b.jsonl", *TO],
@@ -136,10 +138,25 @@ def test_bad_input_gets_one_message(
     """Exit 2, one message with the file and the line, nothing left behind."""
     for path, rows in files.items():
         write(path, rows)
-    said = message("convert", *words)
+    said = message("convert", *words, "--strict")
     for part in wanted:
         assert part in said
+    if "leave --strict out" not in said:
+        assert message("convert", *words) == said, "not a matter of single rows"
     golden(request, f"bad_input/{name.replace(' ', '_')}.txt", said)
+
+
+@pytest.mark.parametrize("name", ["seven broken lines", "null answer"])
+def test_what_is_refused_under_strict_is_told_without(name: str, request: pytest.FixtureRequest) -> None:
+    """The same lines, then what became of the rows; the others are written."""
+    _, files, words, _ = next(one.values for one in CASES if one.id == name)
+    for path, rows in files.items():
+        write(path, rows)
+    refusal = message("convert", *words, "--strict").removeprefix("error: ").splitlines()
+    done = CliRunner().invoke(main, ["convert", *words], catch_exceptions=False)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "\n".join(refusal[:-1]) in done.stderr
+    golden(request, f"set_aside/{name.replace(' ', '_')}.txt", done.stderr)
 
 
 def test_every_case_has_its_golden_file() -> None:
@@ -183,7 +200,7 @@ def test_a_failed_run_leaves_the_old_output() -> None:
     """With --overwrite and bad input the output that was there stays, byte for byte, with all beside it."""
     assert CliRunner().invoke(main, ["convert", "good.jsonl", *TO]).exit_code == 0
     write("bad.jsonl", [GOOD, "{"])
-    assert "bad.jsonl, line 2" in message("convert", "bad.jsonl", *TO, "--overwrite")
+    assert "bad.jsonl, line 2" in message("convert", "bad.jsonl", *TO, "--overwrite", "--strict")
 
 
 @pytest.mark.parametrize(
@@ -278,7 +295,7 @@ def test_a_persona_of_two_kinds_is_no_crash(words: list[str], qwen2: Path) -> No
 def test_render_refuses_what_convert_refuses(qwen2: Path, rows: Any, wanted: str) -> None:
     """The same words for the same mistakes, and no shard folder, whole or half."""
     write("b.jsonl", rows)
-    assert wanted in message("render", "b.jsonl", "--tokenizer", qwen2, "-o", "shards")
+    assert wanted in message("render", "b.jsonl", "--tokenizer", qwen2, "-o", "shards", "--strict")
 
 
 def test_the_last_output_that_is_gone_is_told() -> None:
@@ -338,7 +355,7 @@ def test_steps_that_cannot_be_made_are_told_at_once() -> None:
     ("words", "make"),
     [
         (["convert", "gone.jsonl", *TO], lambda: None),
-        (["convert", "b.jsonl", *TO], lambda: write("b.jsonl", [GOOD, "{"])),
+        (["convert", "b.jsonl", *TO, "--strict"], lambda: write("b.jsonl", [GOOD, "{"])),
         (["convert", "align-anything", *TO, "--strict"], lambda: None),
         (["rendr"], lambda: None),
     ],

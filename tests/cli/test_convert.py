@@ -248,7 +248,7 @@ def test_an_unknown_column_is_not_lost_to_a_name(row: Row, to: str) -> None:
     assert f"work/a.jsonl#1: {to} cannot express a" in done.stderr
     write("a.jsonl", [row, {k: v for k, v in row.items() if v != "KEEP ME" and k != "conversations"} | (
         {"conversations": [{"from": "human", "value": "q"}]} if "conversations" in row else {})])  # fmt: skip
-    qdata("convert", "a.jsonl", "--to", to, "-o", "b.jsonl", "--skip-bad")
+    qdata("convert", "a.jsonl", "--to", to, "-o", "b.jsonl", "--lossy")
     assert "KEEP ME" in str(pl.read_parquet("b.jsonl.qdata/dropped.parquet")["extra"][0]), "set aside, not lost"
 
 
@@ -332,7 +332,7 @@ def test_row_ids_survive_any_number_of_files(qwen2: Path) -> None:
 def test_rows_set_aside_on_the_way_leave_the_others_their_ids() -> None:
     """With a gap in the first file, ids still name its lines; the second file counts only what was kept."""
     write("m/a.jsonl", [pair("1"), "{broken", "", pair("4")])
-    qdata("convert", "m/a.jsonl", "--to", "alpaca", "-o", "one.jsonl", "--skip-bad")
+    qdata("convert", "m/a.jsonl", "--to", "alpaca", "-o", "one.jsonl")
     qdata("convert", "one.jsonl", "--to", "pairs", "-o", "two.jsonl")
     assert ledger("two.jsonl")["row"].to_list() == ["m/a.jsonl#1", "m/a.jsonl#4"]
     assert manifest("two.jsonl")["rows"]["in"] == 2
@@ -362,12 +362,12 @@ def test_strict_refuses_samples() -> None:
 
 
 def test_rows_that_cannot_be_said_are_refused_or_set_aside() -> None:
-    """The file is refused and the rows named; --skip-bad keeps them in the ledger with what would be lost."""
+    """The file is refused and the rows named; --lossy keeps them in the ledger with what would be lost."""
     write("a.jsonl", [messages("1", "a"), messages("2", "a", "2", "a"), messages("3", "a")])
     message = refused("convert", "a.jsonl", "--to", "pairs", "-o", "b.jsonl")
     assert "work/a.jsonl#2: pairs cannot express the turns user, assistant, user, assistant" in message
     assert "work/a.jsonl#1" not in message
-    done = qdata("convert", "a.jsonl", "--to", "pairs", "-o", "b.jsonl", "--skip-bad")
+    done = qdata("convert", "a.jsonl", "--to", "pairs", "-o", "b.jsonl", "--lossy")
     assert [row["prompt"] for row in rows_of("b.jsonl")] == ["1", "3"]
     book = ledger("b.jsonl")
     assert book["action"].to_list() == ["kept", "dropped", "kept"]
@@ -381,7 +381,7 @@ def test_rows_that_cannot_be_said_are_refused_or_set_aside() -> None:
 def test_nothing_left_is_refused() -> None:
     """An output without a single row is no output."""
     write("a.jsonl", [messages("1", "a", "2", "a")])
-    message = refused("convert", "a.jsonl", "--to", "pairs", "-o", "b.jsonl", "--skip-bad")
+    message = refused("convert", "a.jsonl", "--to", "pairs", "-o", "b.jsonl", "--lossy")
     assert "no row is left to write" in message
 
 
@@ -395,7 +395,7 @@ def test_no_row_is_lost(kinds: list[str]) -> None:
     shutil.rmtree("lost", ignore_errors=True)
     kinds = ["good", "good", *kinds, *["good"] * len(kinds)]  # at least half speak the dialect
     write("lost/a.jsonl", [lines[kind] for kind in kinds])
-    qdata("convert", "lost/a.jsonl", "--to", "pairs", "-o", "lost/b.jsonl", "--skip-bad")
+    qdata("convert", "lost/a.jsonl", "--to", "pairs", "-o", "lost/b.jsonl", "--lossy")
     there = [f"lost/a.jsonl#{i}" for i, kind in enumerate(kinds, 1) if kind != "blank"]
     kept = [f"lost/a.jsonl#{i}" for i, kind in enumerate(kinds, 1) if kind == "good"]
     book = ledger("lost/b.jsonl")
@@ -422,7 +422,7 @@ def test_no_row_is_lost(kinds: list[str]) -> None:
 def test_reasons_are_counted_not_listed() -> None:
     """A thousand broken lines are a few reasons with their counts, in the report and in the manifest."""
     write("a.jsonl", [pair(), *(f"{{broken {i}" for i in range(1000))])
-    done = qdata("convert", "a.jsonl", "--to", "alpaca", "-o", "b.jsonl", "--skip-bad")
+    done = qdata("convert", "a.jsonl", "--to", "alpaca", "-o", "b.jsonl")
     assert sum(manifest("b.jsonl")["rows"]["dropped"].values()) == 1000
     assert manifest("b.jsonl")["rows"]["dropped"] == {"read.not_json": 1000}
     first = json.loads(pl.read_parquet("b.jsonl.qdata/dropped.parquet")["extra"][0])

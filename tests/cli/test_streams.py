@@ -64,7 +64,7 @@ def test_piped_rows_have_the_source_stdin() -> None:
 @pytest.mark.parametrize(
     ("words", "piped", "wanted"),
     [
-        (["-", "--to", "alpaca", "-o", "-"], b"{bad\n", "stdin: no rows in it. Line 1: not valid JSON"),
+        (["-", "--to", "alpaca", "-o", "-"], b"{bad\n", "stdin, line 1: not valid JSON"),
         (["-", "-", "--to", "alpaca", "-o", "-"], LINES, "stdin: given twice"),
         (["in.jsonl", "--to", "messages", "-o", "-", "--json"], None, "-o - and --json: both would go to stdout"),
         (["in.jsonl", "--to", "messages", "-o", "x.xlsx.gz"], None, "-o x.xlsx.gz: wanted a name ending in .csv"),

@@ -168,12 +168,16 @@ def test_muted_answers_are_untrained_and_weights_stand_under_every_loss(small: P
 
 
 def test_a_row_that_cannot_be_rendered_is_named(small: Path, tmp_path: Path) -> None:
-    """By the id it has everywhere, with how many more there are; and nothing is written."""
+    """By the id it has everywhere; under strict nothing is written."""
     bad = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning_content": "why"}]
     file = write_rows(tmp_path / "data/rows.jsonl", [said("q", "a"), bad, said("r", "b"), bad])
-    with pytest.raises(QdataError, match=r"data/rows\.jsonl#2: template chatml .*message 1 has some.*\(1 more row"):
-        pipeline.build(recipe_of(small, file, template="chatml"), tmp_path / "out")
+    recipe = recipe_of(small, file, template="chatml")
+    named = r"data/rows\.jsonl#2: template chatml .*message 1 has some.*\ndata/rows\.jsonl#4: template chatml .*\nMend"
+    with pytest.raises(QdataError, match=named):
+        pipeline.build(recipe, tmp_path / "out", strict=True)
     assert not (tmp_path / "out").exists()
+    pipeline.build(recipe, tmp_path / "out")
+    assert names(tmp_path / "out") == ["data/rows.jsonl#1", "data/rows.jsonl#3"]
 
 
 def test_too_long_rows_are_dropped_with_their_reason(rows: Path, small: Path, tmp_path: Path) -> None:
@@ -546,7 +550,7 @@ def test_only_the_leftovers_of_the_dead_are_swept(rows: Path, small: Path, tmp_p
     with rows.open("a", encoding="utf-8") as file:
         file.write("{broken\n")
     with pytest.raises(QdataError, match="not valid JSON"):
-        pipeline.build(recipe_of(small, rows), tmp_path / "out", replace=True)
+        pipeline.build(recipe_of(small, rows), tmp_path / "out", replace=True, strict=True)
     assert (tmp_path / "out/manifest.json").is_file()
 
 
@@ -596,17 +600,18 @@ def test_current_notices_every_change(small: Path, tmp_path: Path) -> None:
     assert not pipeline.current(recipe, output)
 
 
-def test_current_is_true_for_what_skip_bad_built(small: Path, tmp_path: Path) -> None:
-    """Rows set aside are part of a finished output, not a reason to make it again for ever."""
+def test_current_is_true_for_what_set_rows_aside(small: Path, tmp_path: Path) -> None:
+    """Rows set aside are part of a finished output, not a reason to make it again for ever; under strict they are."""
     rows = write_rows(tmp_path / "data/rows.jsonl", MANY)
     with rows.open("a", encoding="utf-8") as file:
         file.write("{broken\n")
     recipe = recipe_of(small, rows)
     with pytest.raises(QdataError, match="line 65"):
-        pipeline.build(recipe, tmp_path / "out")
-    manifest = pipeline.build(recipe, tmp_path / "out", skip_bad=True)
+        pipeline.build(recipe, tmp_path / "out", strict=True)
+    manifest = pipeline.build(recipe, tmp_path / "out")
     assert manifest["rows"]["in"] == len(MANY) + 1
     assert pipeline.current(recipe, tmp_path / "out")
+    assert not pipeline.current(recipe, tmp_path / "out", strict=True), "a strict build would refuse"
 
 
 # Two roads, one output.

@@ -244,7 +244,7 @@ def test_real_files_come_back_as_they_are(
     dialect, kept, refused = REAL[name]
     rows = [row for p in source.parts_of(real_data / name, "s", name) for row in source.read(p).rows]
     assert detect(rows[:100], name).format == dialect
-    done = convert([Source(path=str(real_data / name))], dialect, Path("out.jsonl"), skip_bad=True)
+    done = convert([Source(path=str(real_data / name))], dialect, Path("out.jsonl"))
     told = done.manifest["rows"]
     assert (told["in"], told["kept"]) == (kept + refused, kept)
     written = [json.loads(line) for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()]

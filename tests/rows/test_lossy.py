@@ -88,7 +88,7 @@ def test_lossy_is_told() -> None:
     """Without it the row is refused, with it written; ledger and manifest say what was left out of which row."""
     rows = [FORMATS["messages"].write(SPECIAL[case]) for case in ("reasoning", "plain", "reasoning", "tools")]
     sources = write(rows)
-    with pytest.raises(QdataError, match="leave out what is in the way with --lossy, or set these rows aside"):
+    with pytest.raises(QdataError, match="or leave out what is in the way with --lossy; a row that cannot be"):
         convert(sources, "pairs", Path("out.jsonl"))
     manifest = convert(sources, "pairs", Path("out.jsonl"), lossy=True).manifest
     assert (manifest["rows"]["kept"], manifest["rows"]["edited"]) == (4, 3)
@@ -101,12 +101,20 @@ def test_lossy_is_told() -> None:
     assert json.loads(book["after"][3]) == {"messages": json.loads(book["before"][3])["messages"]}
 
 
-def test_lossy_still_refuses_what_would_be_another_row() -> None:
+def test_lossy_sets_aside_what_would_be_another_row() -> None:
     """Turns in another order have no place in alpaca, and nothing that could be left out gives them one."""
-    sources = write([FORMATS["messages"].write(SPECIAL["user last"])])
-    with pytest.raises(QdataError, match="alpaca cannot express the order of turns") as caught:
-        convert(sources, "alpaca", Path("out.jsonl"), lossy=True)
+    rows = [FORMATS["messages"].write(SPECIAL[case]) for case in ("user last", "plain", "user last")]
+    told = convert(write(rows), "alpaca", Path("out.jsonl"), lossy=True).manifest["rows"]
+    (why,) = told["dropped"]
+    assert why.startswith("convert.alpaca cannot express the order of turns")
+    assert (told["in"], told["kept"], told["dropped"][why]) == (3, 1, 2)
+    with pytest.raises(QdataError, match="or set these rows aside with --lossy") as caught:
+        convert(write(rows), "preference", Path("again.jsonl"))
+    assert "leave out" not in str(caught.value), "it would not help"
+    with pytest.raises(QdataError, match=r"in.jsonl#1: alpaca cannot express .*\nno row is left to write") as caught:
+        convert(write(rows[:1]), "alpaca", Path("again.jsonl"), lossy=True)
     assert "--lossy" not in str(caught.value)
+    assert not Path("again.jsonl").exists()
 
 
 @pytest.mark.parametrize("name", ["messages", "sharegpt", "alpaca"])
@@ -131,8 +139,8 @@ def test_pictures_beside_the_text_are_refused(name: str, columns: dict[str, Any]
         assert convert(sources, name, Path("out.jsonl")).manifest["rows"]["kept"] == 2
         return
     with pytest.raises(QdataError, match=rf"line 2: {next(iter(columns))}: pictures, videos and sound are not read"):
-        convert(sources, name, Path("out.jsonl"))
-    told = convert(sources, name, Path("out.jsonl"), skip_bad=True).manifest["rows"]
+        convert(sources, name, Path("out.jsonl"), strict=True)
+    told = convert(sources, name, Path("out.jsonl")).manifest["rows"]
     assert told["dropped"] == {"read.multimodal": 1}
 
 
@@ -243,6 +251,6 @@ def test_a_judged_row_among_chats_is_told(name: str, more: dict[str, Any]) -> No
     good = FORMATS[name].sample[0]
     sources = write([good, good | more, good | dict.fromkeys(more), good | {"label": "category"}, good])
     with pytest.raises(QdataError, match=rf"line 2: {next(iter(more))}: a second answer or a verdict in a row of chat"):
-        convert(sources, name, Path("out.jsonl"))
-    told = convert(sources, name, Path("out.jsonl"), skip_bad=True).manifest["rows"]
+        convert(sources, name, Path("out.jsonl"), strict=True)
+    told = convert(sources, name, Path("out.jsonl")).manifest["rows"]
     assert told["dropped"] == {"read.judged": 1}

@@ -41,7 +41,7 @@ def write(folder: Path, entries: Any, **files: list[dict[str, Any]]) -> Path:
 def said(*sources: Source | str) -> list[Any]:
     """role: content of every turn of every row."""
     recipe = DataRecipe(sources=tuple(Source(path=s) if isinstance(s, str) else s for s in sources))
-    _, works = pipeline._works(recipe, Path(), Path("cache"), False, None)
+    _, works = pipeline._works(recipe, Path(), Path("cache"), None)
     frame = pl.concat([process(work).conversations() for work in works])
     return [[f"{m['role']}: {m['content']}" for m in messages] for messages in frame["messages"]]
 

@@ -56,7 +56,7 @@ def recipe_of(chat: dict[str, Any], root: Path, **options: Any) -> DataRecipe:
 
 def shards_of(chat: dict[str, Any], root: Path, output: Path, **options: Any) -> Path:
     """The shards of a file; where the manifest says so, rows that cannot be read or rendered are set aside."""
-    pipeline.build(recipe_of(chat, root, **options), output, skip_bad="aside" in chat)
+    pipeline.build(recipe_of(chat, root, **options), output, strict="aside" not in chat)
     return output
 
 
@@ -110,7 +110,7 @@ def test_no_file_is_overlooked(real_data: Path) -> None:
 def test_a_file_is_read(chat: dict[str, Any], real_data: Path, tmp_path: Path) -> None:
     """As many rows as the manifest says, and as many kept; each conversation says something."""
     options = {"specials": "keep", "template": "qwen3"}
-    facts = pipeline.build(recipe_of(chat, real_data, **options), tmp_path / "out", skip_bad="aside" in chat)
+    facts = pipeline.build(recipe_of(chat, real_data, **options), tmp_path / "out", strict="aside" not in chat)
     assert (facts["rows"]["in"], facts["rows"]["kept"]) == (chat["rows"], chat["kept"])
     assert facts["unfilled_placeholders"] == 0
 

@@ -451,7 +451,7 @@ def test_a_refusal_names_its_row_and_counts_the_others() -> None:
     rows = [([{"role": "user", "content": text}, {"role": "assistant", "content": "a"}], None) for text in "axbxx"]
     with pytest.raises(QdataError, match=r"^s/f\.jsonl#1: template strict: no \(2 more rows of this part"):
         render(template, frame_of(rows))
-    with pytest.raises(QdataError, match=r"^s/f\.jsonl#1: template strict: no\nMend the rows"):
+    with pytest.raises(QdataError, match=r"^s/f\.jsonl#1: template strict: no$"):
         render(template, frame_of(rows[:3]))
     rows[1][0][0]["name"], rows[1][0][0]["content"] = "somebody", "b"  # another shape, rendered before the others
     with pytest.raises(QdataError, match=r"^s/f\.jsonl#3: "):
@@ -517,7 +517,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("what", MALFORMED)
 def test_what_no_server_could_be_sent_costs_its_row(what: str, tmp_path: Path) -> None:
-    """Refused with its row and place; with skip_bad set aside in the ledger, and the others are rendered."""
+    """Under strict refused with its row and place; else set aside in the ledger, and the others are rendered."""
     extra, tools, told = MALFORMED[what]
     good: dict[str, Any] = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
     bad = {"messages": [good["messages"][0], good["messages"][1] | extra], **({"tools": tools} if tools else {})}
@@ -526,10 +526,11 @@ def test_what_no_server_could_be_sent_costs_its_row(what: str, tmp_path: Path) -
     file.write_text("".join(json.dumps(row) + "\n" for row in (good, bad, good)), encoding="utf-8")
     recipe = DataRecipe(sources=(Source(path=str(file)),), tokenizer=str(small_tokenizer(tmp_path)), template="qwen3")
     with pytest.raises(QdataError, match=r"data/rows.jsonl#2: .*" + told):
-        pipeline.build(recipe, tmp_path / "out")
-    manifest = pipeline.build(recipe, tmp_path / "out", skip_bad=True)
+        pipeline.build(recipe, tmp_path / "out", strict=True)
+    assert not (tmp_path / "out").exists()
+    manifest = pipeline.build(recipe, tmp_path / "out")
     assert manifest["rows"]["kept"] == 2
     (reason,) = manifest["rows"]["dropped"]
     assert reason.startswith("render.")
     with pytest.raises(QdataError, match=told):  # what was set aside then is not good now
-        pipeline.build(recipe, tmp_path / "again")
+        pipeline.build(recipe, tmp_path / "again", strict=True)

@@ -210,3 +210,26 @@ def test_where_a_model_is_found(tmp_path: Path) -> None:
         run.model_in(tmp_path / "nothing")
     with pytest.raises(QdataError, match="no model in it"):
         run.model_in(tmp_path)
+
+
+def test_rows_that_cannot_be_read_follow_strict(project: Path) -> None:
+    """Set aside and told, when the shards are made and when they are used; --strict refuses them by name, made or not.
+
+    No run's folder is made by a refusal, and the shards that were there stay.
+    """
+    with Path("rows.jsonl").open("a", encoding="utf-8") as file:
+        file.write("{broken\n")
+    refusal = r"^rows.jsonl, line 9: not valid JSON.*\nMend the row, or leave --strict out"
+    with pytest.raises(QdataError, match=refusal):
+        go("train.max_steps=1", strict=True)
+    assert not Path("data/shards/small").exists() and not Path("runs").exists()
+    _, said = go("train.max_steps=1")
+    assert "rows.jsonl, line 9: not valid JSON" in said
+    assert "1 row (of 11) was set aside; it is in the ledger with its reason. --strict refuses it instead." in said
+    made = Path("data/shards/small/manifest.json").read_bytes()
+    with pytest.raises(QdataError, match=refusal):
+        go("train.max_steps=1", strict=True)
+    assert Path("data/shards/small/manifest.json").read_bytes() == made
+    assert len(list(Path("runs/small").iterdir())) == 1
+    _, said = go("train.max_steps=1")
+    assert "up to date" in said and "rows set aside, with their reason in data/shards/small/ledger.parquet: 1" in said

@@ -56,7 +56,12 @@ def fetch(name: str, revision: str | None) -> None:
 @main.command()
 @input_options
 @click.option("--to", required=True, metavar="DIALECT", help="Dialect to write; `qdata formats` lists them.")
-@click.option("--lossy", is_flag=True, help="Leave out what DIALECT cannot express; the ledger says what that was.")
+@click.option(
+    "--lossy",
+    is_flag=True,
+    help="Write rows without what DIALECT cannot express; a row that cannot be expressed even so (a judged bad answer "
+    "as chat) is set aside in the ledger with its reason.",
+)
 @click.option(
     "-o",
     "--output",
@@ -97,6 +102,7 @@ def convert(
             target = Path(folder) / "stdout.jsonl"
             result = library.convert(sources, to, target, console=console, **options)
             report.notices(console, result.inputs)
+            report.set_aside(console, result.aside, ledger=False)
             console.print(report.rows_line(result.manifest["rows"]), highlight=False)
             with target.open("rb") as rows:
                 shutil.copyfileobj(rows, sys.stdout.buffer)
@@ -108,6 +114,7 @@ def convert(
     if as_json:
         click.echo(json.dumps(result.manifest, ensure_ascii=False, indent=2))
     report.notices(console, result.inputs)
+    report.set_aside(console, result.aside)
     report.converted(console, result.manifest, target, result.sample)
 
 
@@ -142,7 +149,6 @@ def render(
     output: Path | None,
     overwrite: bool,
     as_json: bool,
-    skip_bad: bool,
     strict: bool,
     workers: int,
     **settings: Any,
@@ -169,7 +175,7 @@ def render(
         raise QdataError(
             f"-o {target}: not a folder that render made; --overwrite replaces no other. Choose another -o"
         )
-    planned = pipeline.plan(recipe, skip_bad=skip_bad)
+    planned = pipeline.plan(recipe)
     report.notices(console, planned.inputs)
     ours = output is None and shards
     manifest = pipeline.run(planned, target, replace=overwrite or ours, strict=strict, workers=workers, console=console)

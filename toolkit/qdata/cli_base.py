@@ -17,6 +17,10 @@ from qdata.recipe import DataRecipe, Source, help_of
 
 LANGUAGES = ("zh", "en")  # those that the placeholders step tells apart
 _MAX_SAMPLES = "N rows of each input, drawn by seed from all of its files; the ledger names the others."
+_STRICT = (
+    "Refuse rows that cannot be read or rendered, instead of setting them aside in the ledger, and samples that only "
+    "stand in for a data set."
+)
 console = Console(stderr=True, soft_wrap=True)  # reports are for people; stdout is for --json and painted tokens
 
 
@@ -116,8 +120,7 @@ def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--character", metavar="NAME", help=help_of(Source, "character")),
         click.option("--max-samples", type=click.IntRange(min=1), metavar="N", help=_MAX_SAMPLES),
         click.option("--seed", default=0, show_default=True, help=help_of(DataRecipe, "seed")),
-        click.option("--skip-bad", is_flag=True, help="Set unreadable rows aside in the ledger instead of stopping."),
-        click.option("--strict", is_flag=True, help="Refuse samples that only stand in for a data set."),
+        click.option("--strict", is_flag=True, help=_STRICT),
         click.option("--overwrite", is_flag=True, help="Replace an existing output."),
         click.option("--workers", default=1, show_default=True, help="Processes that work on parts side by side."),
         click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on stdout."),

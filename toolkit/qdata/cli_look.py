@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -16,6 +16,7 @@ from qdata.errors import QdataError
 from qdata.recipe import DataRecipe, help_of
 
 if TYPE_CHECKING:
+    from qdata.pipeline import Found
     from qdata.rows.entry import Entry
 
 
@@ -57,20 +58,39 @@ def _here(name: str, entry: Entry) -> str:
 def _register(files: tuple[str, ...], target: Path) -> None:
     from qdata import pipeline
     from qdata.recipe import Source
-    from qdata.rows import register, source
+    from qdata.rows import register
 
     if not files:
         raise QdataError("--dataset-info: no file named; wanted the data files to add")
     made = {}
     for found in pipeline.find([Source(path=file) for file in files]):
         one = found.input
-        parts = source.parts_of(one.path, one.source, one.relative)
-        rows = [row for part in parts for row in source.read(part).rows]
+        rows = _readable(found)
         if one.path.stem in made:
             raise QdataError(f"{one.path}: two files would be called {one.path.stem}; rename one of them")
         made[one.path.stem] = register.entry_of(one.path, found.detection.format, rows, target.parent)
     held = register.add(made, target)
     console.print(f"[bold green]{escape(str(target))}[/]  ({', '.join(made)}; of {held} in it)", highlight=False)
+
+
+def _readable(found: Found) -> list[dict[str, Any]]:
+    """The rows of a file, as they stand in it, that can be read; the others are told."""
+    from qdata import aside, report
+    from qdata.rows import load, source
+
+    one = found.input
+    rows, bad, total, container = [], [], 0, ""
+    for part in source.parts_of(one.path, one.source, one.relative):
+        read, loaded = source.read(part), load.load(part, found.detection.format, one.rename, one.character)
+        out = {b.ordinal for b in loaded.bad}
+        rows += [row for ordinal, row in zip(read.ordinals, read.rows, strict=True) if ordinal not in out]
+        bad += loaded.bad
+        total, container = total + loaded.frame.height + len(loaded.bad), part.container
+    told = aside.unreadable(one.path, container, bad, total)
+    if not rows:
+        raise aside.nothing_left(one.path, told)
+    report.unregistered(console, told)
+    return rows
 
 
 @click.command()

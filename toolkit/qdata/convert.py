@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import polars as pl
 from rich.console import Console
 
-from qdata import manifest, pipeline, plugin, schema
+from qdata import aside, manifest, pipeline, plugin, schema
+from qdata.aside import Aside
 from qdata.engine import local
 from qdata.errors import QdataError
 from qdata.part import Done, Work, code_sha256, process
@@ -25,11 +26,13 @@ from qdata.tokens.shards import write_json
 
 
 class Converted(NamedTuple):
-    """The manifest, and a look at the way: per input file its dialect and a row, and the first row written."""
+    """The manifest, and a look at the way: per input file its dialect and a row, the first row written, and what could
+    not be read."""
 
     manifest: dict[str, Any]
     inputs: list[pipeline.Found]
     sample: dict[str, Any] | None
+    aside: Aside
 
 
 def convert(
@@ -39,7 +42,6 @@ def convert(
     *,
     base: Path = Path(),
     replace: bool = False,
-    skip_bad: bool = False,
     strict: bool = False,
     lossy: bool = False,
     workers: int = 1,
@@ -48,10 +50,11 @@ def convert(
 ) -> Converted:
     """Writes all rows of the sources to `output` in the dialect `to`; its name says in which container.
 
-    Columns nobody knows come back out. Rows that `to` cannot express are refused, or with `skip_bad` set aside in the
-    ledger; with `lossy` they are written without what is in the way, and the ledger says what was left out. `seed`
-    decides which rows are drawn where a source has `max_samples`. Beside the file lies OUTPUT.qdata/ with manifest,
-    ledger and dropped rows. Nothing is written on an error.
+    Columns nobody knows come back out. Rows that cannot be read are set aside in the ledger; `strict` refuses them, and
+    samples. Rows that `to` cannot express are refused; with `lossy` they are written without what is in the way, and
+    set aside where that does not do; the ledger says what was left out. `seed` decides which rows are drawn where a
+    source has `max_samples`. Beside the file lies OUTPUT.qdata/ with manifest, ledger and dropped rows. Nothing is
+    written on an error.
     """
     form = plugin.find(formats, to)
     containers.refuse_name(output.name)
@@ -66,7 +69,6 @@ def convert(
                 f.detection.format,
                 f.input.rename,
                 (),
-                skip_bad,
                 cache_dir(),
                 character=f.input.character,
                 draw=drawn,
@@ -75,9 +77,9 @@ def convert(
             for part in parts
         ]
         done = list(pipeline.progress(local.run(process, works, workers), len(works), "reading", console))
-        pipeline.refuse_bad(done)
+        told = aside.refuse(done, strict)
         left_out: list[kinds.Reduced] | None = [] if lossy else None
-        rows, first = _write(form, to, done, partial, output.name, skip_bad, left_out)
+        rows, first = _write(form, to, done, partial, output.name, left_out)
         beside.mkdir()
         book = _book(rows, output.name, left_out or [])
         ledger.write(book, beside / "ledger.parquet")
@@ -96,7 +98,7 @@ def convert(
             "output": {"name": output.name, "sha256": file_sha256(partial)},
         }
         write_json(beside / "manifest.json", facts)
-    return Converted(facts, inputs, first)
+    return Converted(facts, inputs, first, told)
 
 
 def _write(
@@ -105,17 +107,16 @@ def _write(
     done: Sequence[Done],
     file: Path,
     name: str,
-    skip_bad: bool,
     left_out: list[kinds.Reduced] | None,
 ) -> tuple[pl.DataFrame, dict[str, Any] | None]:
     """Writes the rows part by part; returns all rows (CONVERSATION + index in the output), and the first written."""
     frames, first, written = [], None, itertools.count()
+    lost: list[tuple[str, str]] = []
     with containers.sink(file, name, form.columns) as write:
         for one in done:
             frame = one.conversations()
             drops = frame["drop"].to_list()
             places: list[int | None] = [None] * len(drops)
-            lost: list[tuple[str, str]] = []
             for at, (conversation, out) in enumerate(_rows(form, frame, left_out)):
                 if isinstance(out, str):
                     drops[at] = f"convert.{to} cannot express {out}"
@@ -124,11 +125,11 @@ def _write(
                     places[at] = next(written)
                     write(out)
                     first = first or out
-            if lost and not skip_bad:
-                raise QdataError(_refusal(to, lost, left_out is not None))
+            if lost and left_out is None:
+                raise QdataError(_refusal(to, lost))
             frames.append(frame.with_columns(pl.Series("drop", drops, pl.String), pl.Series("index", places, pl.Int64)))
         if first is None:
-            raise QdataError("no row is left to write; with --skip-bad all were set aside")
+            raise QdataError("\n".join([*_shown(to, lost), "no row is left to write; all were set aside"]))
     return pl.concat(frames, how="diagonal_relaxed"), first
 
 
@@ -202,18 +203,19 @@ def _of_turns() -> frozenset[str]:
     return frozenset(f"{name}[]" for columns in known for name, dtype in columns.items() if struct_fields(dtype))
 
 
-def _refusal(to: str, lost: list[tuple[str, str]], lossy: bool) -> str:
-    shown = [f"{row}: {to} cannot express {what}" for row, what in lost[:5]]
-    more = [f"… and {len(lost) - 5} more"] if len(lost) > 5 else []
+def _refusal(to: str, lost: list[tuple[str, str]]) -> str:
     other = "Mend them" if to == "messages" else "Choose another --to (messages expresses every conversation)"
     if any(kinds.is_of_other_kind(what) for _, what in lost):
         other = "Choose another --to (`qdata formats` lists them)"
-    less = (
-        ""
-        if lossy or not any(kinds.can_be_left_out(what) for _, what in lost)
-        else " leave out what is in the way with --lossy,"
-    )
-    return "\n".join([*shown, *more, f"{other},{less} or set these rows aside with --skip-bad."])
+    less = "set these rows aside with --lossy"
+    if any(kinds.can_be_left_out(what) for _, what in lost):
+        less = "leave out what is in the way with --lossy; a row that cannot be expressed even so is then set aside"
+    return "\n".join([*_shown(to, lost), f"{other}, or {less}."])
+
+
+def _shown(to: str, lost: list[tuple[str, str]]) -> list[str]:
+    more = [f"… and {len(lost) - 5} more"] if len(lost) > 5 else []
+    return [*(f"{row}: {to} cannot express {what}" for row, what in lost[:5]), *more]
 
 
 def _refuse_foreign(output: Path, replace: bool) -> None:

@@ -25,5 +25,5 @@ class RefusedRowsError(QdataError):
     def __init__(self, rows: dict[str, str]) -> None:
         row, why = next(iter(rows.items()))
         more = f" ({len(rows) - 1:,} more rows of this part cannot be rendered either)" if len(rows) > 1 else ""
-        super().__init__(f"{row}: {why}{more}\nMend the rows, or set them aside with --skip-bad.")
+        super().__init__(f"{row}: {why}{more}")
         self.rows = rows

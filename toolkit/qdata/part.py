@@ -23,11 +23,12 @@ from qdata.errors import QdataError, RefusedRowsError
 from qdata.paths import whole
 from qdata.rows import ledger, load, provenance
 from qdata.rows.draw import Draw
-from qdata.rows.parts import Bad, Part
+from qdata.rows.parts import Part
 from qdata.rows.steps.placeholders import unfilled
 from qdata.tokens.template import Template
 
 Step = Callable[[pl.LazyFrame], pl.LazyFrame]
+NAMED = 5  # rows that were set aside, by name; the others are counted
 
 
 @functools.cache
@@ -66,7 +67,6 @@ class Work:
     dialect: str
     rename: Mapping[str, str]
     steps: tuple[Step, ...]
-    skip_bad: bool
     cache: Path
     rendering: Rendering | None = None  # None: conversations only
     character: str | None = None  # who answers, where the rows are talks of characters
@@ -89,12 +89,13 @@ class Work:
 
 
 class Done(NamedTuple):
-    """Where a part's results lie, and what is told of it. With `bad` rows that must not be skipped there are none."""
+    """Where a part's results lie, and what is told of it."""
 
     work: Work
     directory: Path
-    bad: list[Bad]
+    rows: int  # all of the part
     kept: int  # conversations that were not dropped
+    aside: list[tuple[int | str, str]]  # the first rows that were set aside: ordinal or row id, and why
     unreadable: int  # rows that were set aside because they could not be read
     by_shape: int
     by_row: int
@@ -104,9 +105,9 @@ class Done(NamedTuple):
     emptied: int  # answers of kept rows that were reasoning only, which the thinking policy removed
     refused: int  # rows that were set aside because the template cannot render them
 
-    def conversations(self) -> pl.DataFrame:
+    def conversations(self, columns: list[str] | None = None) -> pl.DataFrame:
         """All rows of the part in the CONVERSATION schema; dropped ones have a reason in `drop`."""
-        return pl.read_parquet(self.directory / "conversations.parquet", glob=False)
+        return pl.read_parquet(self.directory / "conversations.parquet", columns=columns, glob=False)
 
     def edits(self) -> pl.DataFrame:
         """What the steps changed."""
@@ -124,15 +125,15 @@ def step_facts(step: Any) -> list[Any]:
 
 
 def process(work: Work) -> Done:
-    """Takes a part all the way, or finds that it was taken already."""
+    """Takes a part all the way, or finds that it was taken already.
+
+    Rows that cannot be read or rendered are dropped with their reason; whether that is allowed is not decided here.
+    """
     directory = work.cache / "parts" / work.key[:2] / work.key
     if (directory / "facts.json").is_file():
         facts = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
-        if work.skip_bad or not (facts["unreadable"] or facts["refused"]):
-            return Done(work, directory, [], **facts)
+        return Done(work, directory, **facts)
     loaded = load.load(work.part, work.dialect, work.rename, work.character)
-    if loaded.bad and not work.skip_bad:
-        return Done(work, directory, loaded.bad, 0, len(loaded.bad), 0, 0, [], 0, 0, 0, 0)
     drawn = work.draw(loaded.frame, work.part) if work.draw else loaded.frame
     frame = pl.concat([drawn, load.unreadable(work.part, loaded.bad)], how="diagonal_relaxed")
     frame = schema.with_content_hash(provenance.restore(frame, work.part))
@@ -142,14 +143,19 @@ def process(work: Work) -> Done:
     directory.parent.mkdir(parents=True, exist_ok=True)
     with whole(directory, replace=True) as partial:
         partial.mkdir()
-        rendered = dict.fromkeys(("by_shape", "by_row", "controls", "emptied", "refused"), 0)
+        rendered = dict.fromkeys(("by_shape", "by_row", "controls", "emptied"), 0)
+        refused: dict[str, str] = {}
         if work.rendering:
-            frame, rendered = _rendered(frame, work.rendering, partial / "tokens.arrow", skip_bad=work.skip_bad)
+            frame, rendered, refused = _rendered(frame, work.rendering, partial / "tokens.arrow")
         kept = frame.filter(pl.col("drop").is_null())
         open_ones = unfilled(kept.lazy()).collect()
+        aside = [*((b.ordinal, b.reason) for b in sorted(loaded.bad)), *refused.items()]
         facts = {
+            "rows": frame.height,
             "kept": kept.height,
+            "aside": aside[:NAMED],
             "unreadable": len(loaded.bad),
+            "refused": len(refused),
             "unfilled": sorted(set(open_ones["found"].explode().to_list())),
             "unfilled_rows": open_ones.height,
             **rendered,
@@ -157,26 +163,22 @@ def process(work: Work) -> Done:
         frame.write_parquet(partial / "conversations.parquet", compression="zstd", compression_level=1)
         edits.write_parquet(partial / "edits.parquet")
         (partial / "facts.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
-    return Done(work, directory, [], **facts)
+    return Done(work, directory, **facts)
 
 
-def _rendered(
-    frame: pl.DataFrame, how: Rendering, file: Path, *, skip_bad: bool
-) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Writes the token table of the rows that are kept; with `skip_bad`, rows that cannot be rendered are dropped."""
-    refused = 0
+def _rendered(frame: pl.DataFrame, how: Rendering, file: Path) -> tuple[pl.DataFrame, dict[str, int], dict[str, str]]:
+    """Writes the token table of the rows that are kept; those that cannot be rendered are dropped, and told why."""
+    refused: dict[str, str] = {}
     while True:
         try:
             facts = _tokens(frame.filter(pl.col("drop").is_null()), how, file)
         except RefusedRowsError as error:
-            if not skip_bad:
-                raise
-            refused += len(error.rows)
+            refused |= error.rows
             reasons = {row: "render." + re.split(r"[:,\"']|\s\d", why)[0].strip() for row, why in error.rows.items()}
             told = pl.col("row").replace_strict(reasons, default=None, return_dtype=pl.String)
             frame = frame.with_columns(drop=pl.coalesce("drop", told))
         else:
-            return frame, {**facts, "refused": refused}
+            return frame, facts, refused
 
 
 def _stepped(frame: pl.DataFrame, steps: tuple[Step, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:

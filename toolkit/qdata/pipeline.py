@@ -17,7 +17,7 @@ import polars as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from qdata import assemble, plugin, schema
+from qdata import aside, assemble, plugin, report, schema
 from qdata.engine import local
 from qdata.errors import QdataError
 from qdata.part import Done, Rendering, Step, Work, process
@@ -58,7 +58,10 @@ def find(sources: Sequence[Source], base: Path = Path()) -> list[Found]:
         if one.format:
             plugin.find(formats, one.format)  # a misspelt name is refused before any work
         head = source.peek(one.path, one.source, one.relative)
-        told = detect.detect(head.rows, str(one.path), one.rename, head.bad, only=one.format)
+        if head.bad and not head.rows:
+            container = next(source.parts_of(one.path, one.source, one.relative)).container
+            raise aside.nothing_left(one.path, aside.unreadable(one.path, container, head.bad, len(head.bad)))
+        told = detect.detect(head.rows, str(one.path), one.rename, only=one.format)
         if one.character is not None and "character" not in plugin.find(formats, told.format).columns:
             raise QdataError(f"{one.path}: {told.format} has no characters; --character is for talks of them")
         found.append(Found(one, told))
@@ -93,7 +96,7 @@ class Plan:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def plan(recipe: DataRecipe, base: Path = Path(), *, skip_bad: bool = False) -> Plan:
+def plan(recipe: DataRecipe, base: Path = Path()) -> Plan:
     """Resolves everything a recipe names: files, dialects, steps, template, tokenizer. Hashes the inputs."""
     from qdata.tokens.tokenize import load_encoder
 
@@ -121,7 +124,7 @@ def plan(recipe: DataRecipe, base: Path = Path(), *, skip_bad: bool = False) -> 
         specials=recipe.specials,
         split_over=recipe.max_length if recipe.too_long == "split" else None,
     )
-    inputs, works = _works(recipe, base, cache, skip_bad, rendering)
+    inputs, works = _works(recipe, base, cache, rendering)
     _refuse_other_kinds(inputs)
     return Plan(recipe, inputs, works, template, tokenizer)
 
@@ -139,7 +142,7 @@ def _refuse_other_kinds(inputs: Sequence[Found]) -> None:
 
 _AS_CHAT = {
     "preference": "Take the chosen answers as chat: qdata convert FILE --to messages --lossy",
-    "judged": "Take the good answers as chat: qdata convert FILE --to messages --lossy --skip-bad",
+    "judged": "Take the good answers as chat: qdata convert FILE --to messages --lossy",
 }
 
 
@@ -177,9 +180,7 @@ def _template_and_tokenizer(recipe: DataRecipe, base: Path, cache: Path) -> tupl
     return template.with_default_system(recipe.default_system), tokenizer
 
 
-def _works(
-    recipe: DataRecipe, base: Path, cache: Path, skip_bad: bool, rendering: Rendering | None
-) -> tuple[list[Found], list[Work]]:
+def _works(recipe: DataRecipe, base: Path, cache: Path, rendering: Rendering | None) -> tuple[list[Found], list[Work]]:
     all_steps = local_steps(recipe)
     inputs: list[Found] = []
     works: list[Work] = []
@@ -196,7 +197,6 @@ def _works(
                     found.detection.format,
                     one.rename,
                     all_steps,
-                    skip_bad,
                     cache,
                     how,
                     one.character,
@@ -250,18 +250,15 @@ def build(
     *,
     base: Path = Path(),
     replace: bool = False,
-    skip_bad: bool = False,
     strict: bool = False,
     workers: int = 1,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Makes the shards of a recipe in `output` and returns their manifest.
 
-    `base` is what relative source paths start from; `skip_bad` sets unreadable rows aside in the ledger instead of
-    refusing the file. The rest as in `run`.
+    `base` is what relative source paths start from. The rest as in `run`.
     """
-    planned = plan(recipe, base, skip_bad=skip_bad)
-    return run(planned, output, replace=replace, strict=strict, workers=workers, console=console)
+    return run(plan(recipe, base), output, replace=replace, strict=strict, workers=workers, console=console)
 
 
 def run(
@@ -275,31 +272,44 @@ def run(
 ) -> dict[str, Any]:
     """Carries a plan out. The folder appears whole or not at all.
 
-    `replace` lets an existing output give way; `strict` refuses samples. Raises QdataError for bad input.
+    `replace` lets an existing output give way. Rows that cannot be read or rendered are set aside in the ledger and
+    told on the console; `strict` refuses them, and samples. Raises QdataError for bad input.
     """
     with whole(output, replace=replace) as partial:
         refuse_samples(planned.inputs, strict)
         if not any(work.split == "train" for work in planned.works):
             raise QdataError("data.sources: nothing is named; wanted files, folders or a catalogue name")
         done = list(progress(local.run(process, planned.works, workers), len(planned.works), "tokenizing", console))
-        refuse_bad(done)
+        told = aside.refuse(done, strict)
         partial.mkdir()
-        return assemble.assemble(planned, done, partial)
+        manifest = assemble.assemble(planned, done, partial)
+    if console:
+        report.set_aside(console, told)
+    return manifest
 
 
-def current(recipe: DataRecipe, output: Path, *, base: Path = Path()) -> bool:
-    """Whether `output` holds the shards this recipe would make of its inputs as they are now."""
+def current(recipe: DataRecipe, output: Path, *, base: Path = Path(), strict: bool = False) -> bool:
+    """Whether `output` holds the shards this recipe would make of its inputs as they are now.
+
+    Under `strict`, shards that a strict build would refuse to make are not current.
+    """
     file = output / "manifest.json"
     if not file.is_file():
         return False
-    return bool(json.loads(file.read_text(encoding="utf-8")).get("fingerprint") == plan(recipe, base).fingerprint)
+    manifest = json.loads(file.read_text(encoding="utf-8"))
+    if manifest.get("fingerprint") != plan(recipe, base).fingerprint:
+        return False
+    return not (strict and (manifest["sample"] or aside.in_manifest(manifest)))
 
 
-def conversations(recipe: DataRecipe, *, base: Path = Path()) -> pl.DataFrame:
-    """The kept training rows of a recipe after all steps, in the CONVERSATION schema. Nothing is tokenised."""
-    _, works = _works(recipe, base, cache_dir(), False, None)
+def conversations(recipe: DataRecipe, *, base: Path = Path(), strict: bool = False) -> pl.DataFrame:
+    """The kept training rows of a recipe after all steps, in the CONVERSATION schema. Nothing is tokenised.
+
+    Rows that cannot be read are not among them; `strict` refuses them.
+    """
+    _, works = _works(recipe, base, cache_dir(), None)
     done = [process(work) for work in works if work.split == "train"]
-    refuse_bad(done)
+    aside.refuse(done, strict)
     return pl.concat([d.conversations() for d in done], how="diagonal_relaxed").filter(pl.col("drop").is_null())
 
 
@@ -315,22 +325,6 @@ def progress(results: Iterator[Done], total: int, what: str, console: Console | 
     )
     with Progress(*columns, console=console or Console(quiet=True), transient=True) as bar:
         yield from bar.track(results, total=total, description=what)
-
-
-def refuse_bad(done: Sequence[Done]) -> None:
-    """Raises QdataError that names the first unreadable rows, when there are any, or a row that came twice."""
-    bad = [(d.work.part, b) for d in done for b in d.bad]
-    if not bad:
-        files = ((d.work.part.path, d.directory / "conversations.parquet") for d in done)
-        provenance.refuse_twice(
-            (path, pl.read_parquet(file, columns=["row"], glob=False)["row"]) for path, file in files
-        )
-        return
-    shown = [f"{p.label}, {source.unit(p.container)} {b.ordinal}: {b.reason}" for p, b in bad[:5]]
-    more = [f"… and {len(bad) - 5} more"] if len(bad) > 5 else []
-    count = "1 row" if len(bad) == 1 else f"{len(bad)} rows"
-    what_to_do = f"Mend the {count}, or set them aside with --skip-bad: they are kept in the ledger with their reason."
-    raise QdataError("\n".join([*shown, *more, what_to_do]))
 
 
 def refuse_samples(inputs: Sequence[Found], strict: bool) -> None:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from qdata.aside import Aside
     from qdata.pipeline import Found
     from qdata.recipe import Source
 
@@ -52,6 +53,41 @@ def sample_notice(console: Console, name: str) -> None:
         f"not the data set.{get}",
         highlight=False,
     )
+
+
+def set_aside(console: Console, aside: Aside, *, ledger: bool = True) -> None:
+    """Loudly, the rows that could not be read or rendered; `ledger`: whether one was written that keeps them."""
+    if not aside.count:
+        return
+    _named(console, aside)
+    rows, were, they_are, whose, them = (
+        ("row", "was", "it is", "its", "it") if aside.count == 1 else ("rows", "were", "they are", "their", "them")
+    )
+    kept = f"; {they_are} in the ledger with {whose} reason" if ledger else ""
+    console.print(
+        f"[bold yellow]{aside.count:,} {rows} (of {aside.total:,}) {were} set aside{kept}. "
+        f"--strict refuses {them} instead.[/]",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def unregistered(console: Console, aside: Aside) -> None:
+    """Loudly, the rows of a file for LLaMA-Factory that cannot be read: they have no part in its entry."""
+    if not aside.count:
+        return
+    _named(console, aside)
+    console.print(
+        f"[bold yellow]{aside.count:,} of {aside.total:,} rows cannot be read, and LLaMA-Factory reads the file as it "
+        f"is: mend it, or name what `qdata convert` makes of it.[/]",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _named(console: Console, aside: Aside) -> None:
+    for line in aside.shown:
+        console.print(f"[yellow]{escape(line)}[/]", highlight=False, soft_wrap=True)
 
 
 def rows_line(rows: dict[str, Any]) -> str:

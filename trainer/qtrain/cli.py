@@ -44,7 +44,12 @@ def main() -> None:
 @main.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="TABLE.KEY=VALUE", help="Override one key of the recipe.")
-@click.option("--strict", is_flag=True, help="Refuse a stand-in model and sample rows instead of using them loudly.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse rows that cannot be read or rendered, instead of setting them aside in the ledger, and a stand-in "
+    "model and sample rows, instead of using them loudly.",
+)
 @click.option(
     "--output", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
     help="Where the folder of runs lies.",

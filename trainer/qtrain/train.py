@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.panel import Panel
 from transformers import AutoTokenizer, PrinterCallback
 
+from qdata import aside
 from qdata.errors import QdataError
 from qdata.recipe import DataRecipe
 from qtrain import model as models
@@ -29,8 +30,8 @@ PROVEN_ROWS = 16  # of each split, drawn by seed; all of them take `qdata verify
 def train(recipe: TrainRecipe, output: Path, console: Console, *, strict: bool = False) -> dict[str, Any]:
     """Train `recipe` into a new folder under `output`/<recipe>/; returns the run's report.
 
-    Raises QdataError for whatever the recipe's author can mend. With `strict`, a stand-in model and sample rows are
-    among that.
+    Raises QdataError for whatever the recipe's author can mend. With `strict`, a stand-in model, sample rows and rows
+    that cannot be read or rendered are among that.
     """
     models.quiet()
     began = time.monotonic()
@@ -94,15 +95,12 @@ def _shards(recipe: TrainRecipe, data: DataRecipe, console: Console, *, strict: 
     from qdata import pipeline
 
     path = Path("data/shards") / recipe.stem
-    if pipeline.current(data, path, base=recipe.base):
+    if pipeline.current(data, path, base=recipe.base, strict=strict):
         console.print(f"shards: {path} is up to date")
     else:
         console.print(f"shards: {path} is {'stale' if path.exists() else 'missing'}, building it")
         pipeline.build(data, path, base=recipe.base, replace=True, strict=strict, console=console)
-    shards = open_shards(path)
-    if strict and shards.manifest.get("sample"):
-        raise QdataError(f"{path}: made of sample rows, which --strict refuses")
-    return shards
+    return open_shards(path)
 
 
 def _tokenizer(shards: Shards, model: Any) -> Any:
@@ -169,6 +167,8 @@ def _announce(facts: Mapping[str, Any], shards: Shards, trainer: Any, console: C
     share = f"{trained:,} of {total:,} ({trained / total:.2%})"
     console.print(f"trainable parameters: {share}, {facts['tuning']}, {precision}")
     console.print(f"rows: {len(shards.train):,} to train on{held_out}; run: {trainer.args.output_dir}")
+    if count := aside.in_manifest(shards.manifest):
+        console.print(f"[yellow]rows set aside, with their reason in {shards.path}/ledger.parquet: {count:,}[/]")
     if facts["sample"]:
         console.print(
             Panel("The rows are a shipped sample, not the data set.", title="SAMPLE", border_style="bold yellow")

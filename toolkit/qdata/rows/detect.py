@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from qdata import plugin
 from qdata.errors import QdataError
 from qdata.rows import formats
-from qdata.rows.parts import Bad
 from qdata.rows.renaming import renamed
 
 
@@ -30,7 +29,6 @@ def detect(
     rows: Sequence[dict[str, Any]],
     label: str,
     rename: Mapping[str, str] | None = None,
-    bad: Sequence[Bad] = (),
     only: str | None = None,
 ) -> Detection:
     """The one dialect that claims the most of `rows` (at least half of them); with `only`, whether that one does.
@@ -38,8 +36,7 @@ def detect(
     Raises QdataError when none does, or when several claim equally many: nothing is guessed.
     """
     if not rows:
-        first = f" Line {bad[0].ordinal}: {bad[0].reason}." if bad else ""
-        raise QdataError(f"{label}: no rows in it.{first}")
+        raise QdataError(f"{label}: no rows in it.")
     seen = [renamed(row, rename) for row in rows] if rename else rows
     claims = {
         name: [plugin.find(formats, name).claims(row) for row in seen]

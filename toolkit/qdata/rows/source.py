@@ -7,7 +7,6 @@ is cut.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -127,20 +126,21 @@ def sink(path: Path, name: str, columns: Mapping[str, Any]) -> Iterator[Write]:
 
 
 def peek(path: Path, source: str, relative: str, rows: int = 100) -> Rows:
-    """The first rows of a file, to recognise its dialect by. Of a large file only the beginning is read.
+    """The first rows of a file, to recognise its dialect by, and the bad ones before them. Of a large file only the
+    beginning is read, if there is a row in it.
 
     Lists that stand in a table as JSON text are lists here: columns.py takes them as such where a dialect has lists.
     """
-    parts = iter(parts_of(path, source, relative, part_bytes=1 << 20))
-    found = Rows([], [], [])
-    for part in itertools.islice(parts, 2):  # of a CSV file the first may hold nothing but the header
-        found = read(part)
+    found, bad = Rows([], [], []), list[Bad]()
+    for part in parts_of(path, source, relative, part_bytes=1 << 20):
+        found = read(part)  # of a CSV file the first part may hold nothing but the header
+        bad += found.bad[: rows - len(bad)]
         if found.rows:
             break
     seen = found.rows[:rows]
     if _find(part.container).is_table:
         seen = [{name: _listed(value) for name, value in row.items()} for row in seen]
-    return Rows(found.ordinals[:rows], seen, found.bad[:rows])
+    return Rows(found.ordinals[:rows], seen, bad)
 
 
 def _listed(value: Any) -> Any:
