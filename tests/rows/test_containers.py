@@ -18,7 +18,7 @@ from tests.test_schema import JSON, TEXT
 
 from qdata import plugin
 from qdata.errors import QdataError
-from qdata.rows import compression, containers, source
+from qdata.rows import compression, containers, exact, source
 from qdata.rows.parts import Rows
 
 Row = dict[str, Any]
@@ -38,7 +38,7 @@ def written(folder: Path, name: str, rows: list[Row], columns: dict[str, Any] | 
     """A file as `qdata convert` writes it."""
     with source.sink(folder / name, name, columns or {}) as take:
         for row in rows:
-            take(row)
+            take(exact.dumps(row) + b"\n")
     return folder / name
 
 

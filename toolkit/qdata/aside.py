@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qdata.errors import QdataError
-from qdata.part import NAMED, Done
+from qdata.part import NAMED, Read
 from qdata.rows import provenance, source
 from qdata.rows.parts import Bad
 
@@ -36,12 +36,12 @@ class Aside:
         ]
 
 
-def refuse(done: Sequence[Done], strict: bool) -> Aside:
+def refuse(done: Sequence[Read], strict: bool) -> Aside:
     """What was set aside. Raises QdataError for a file of which no row is left, and under `strict` for any such row.
 
     A row that came twice is refused too.
     """
-    files: dict[Path, list[Done]] = {}
+    files: dict[Path, list[Read]] = {}
     for one in done:
         files.setdefault(one.work.part.path, []).append(one)
     for path, parts in files.items():
@@ -55,7 +55,7 @@ def refuse(done: Sequence[Done], strict: bool) -> Aside:
         whose = "its" if told.count == 1 else "their"
         what_to_do = f"Mend the {mend}, or leave --strict out: {then} in the ledger with {whose} reason."
         raise QdataError("\n".join([*told.shown, what_to_do]))
-    provenance.refuse_twice((d.work.part.path, d.conversations(columns=["row"])["row"]) for d in done)
+    provenance.refuse_twice([(d.work.part, d.ids) for d in done])
     return told
 
 
@@ -78,14 +78,14 @@ def in_manifest(manifest: Mapping[str, Any]) -> int:
     return sum(n for why, n in manifest["rows"]["dropped"].items() if why.partition(".")[0] in STEPS)
 
 
-def _of(done: Sequence[Done]) -> Aside:
+def _of(done: Sequence[Read]) -> Aside:
     named = (f"{_place(d, place)}: {reason}" for d in done for place, reason in d.aside)
     return Aside(
         list(itertools.islice(named, NAMED)), sum(d.unreadable + d.refused for d in done), sum(d.rows for d in done)
     )
 
 
-def _place(done: Done, place: int | str) -> str:
+def _place(done: Read, place: int | str) -> str:
     """FILE, line 7 of what cannot be read; what cannot be rendered is a conversation by then, and has an id."""
     part = done.work.part
     return place if isinstance(place, str) else f"{part.label}, {source.unit(part.container)} {place}"

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+import pyarrow.parquet as pq
 from rich.console import Console
 
-from qdata import aside, manifest, pipeline, plugin, schema
+from qdata import aside, manifest, pipeline, plugin
 from qdata.aside import Aside
 from qdata.engine import local
 from qdata.errors import QdataError
-from qdata.part import Done, Work, code_sha256, process
+from qdata.part import NAMED, Work, code_sha256
 from qdata.paths import cache_dir, file_sha256, name_of, whole
 from qdata.recipe import Source
-from qdata.rows import exact, formats, kinds, ledger, provenance
+from qdata.rows import formats, kinds, ledger, provenance
 from qdata.rows import source as containers
-from qdata.rows.columns import struct_fields
 from qdata.tokens.shards import write_json
+from qdata.written import Writing, Written, write
 
 
 class Converted(NamedTuple):
@@ -76,15 +76,13 @@ def convert(
             for f, parts, drawn in pipeline.parts_of(inputs, seed)
             for part in parts
         ]
-        done = list(pipeline.progress(local.run(process, works, workers), len(works), "reading", console))
-        told = aside.refuse(done, strict)
-        left_out: list[kinds.Reduced] | None = [] if lossy else None
-        rows, first = _write(form, to, done, partial, output.name, left_out)
+        writings = [Writing(work, to, lossy) for work in works]
+        results = pipeline.progress(local.run(write, writings, workers), len(works), "converting", console)
         beside.mkdir()
-        book = _book(rows, output.name, left_out or [])
-        ledger.write(book, beside / "ledger.parquet")
-        dropped = rows.filter(pl.col("drop").is_not_null())
-        dropped.drop("index").write_parquet(beside / "dropped.parquet")
+        with containers.sink(partial, output.name, form.columns) as sink:
+            done = _gathered(results, sink, beside, output.name)
+        told = aside.refuse(done, strict)
+        _refuse_lost(done, to, lossy)
         facts = {
             "command": "convert",
             "code_sha256": code_sha256(),
@@ -93,129 +91,50 @@ def convert(
             "inputs": manifest.inputs_of(inputs, done),
             "to": to,
             "seed": seed,
-            "rows": ledger.sums(book),
-            "left_out": dict(Counter(one.left_out for one in left_out or []).most_common()),
+            "rows": ledger.total([one.sums for one in done]),
+            "left_out": dict(sum((Counter(one.left_out) for one in done), Counter[str]()).most_common()),
             "output": {"name": output.name, "sha256": file_sha256(partial)},
         }
         write_json(beside / "manifest.json", facts)
-    return Converted(facts, inputs, first, told)
+    return Converted(facts, inputs, next((one.first for one in done if one.first is not None), None), told)
 
 
-def _write(
-    form: Any,
-    to: str,
-    done: Sequence[Done],
-    file: Path,
-    name: str,
-    left_out: list[kinds.Reduced] | None,
-) -> tuple[pl.DataFrame, dict[str, Any] | None]:
-    """Writes the rows part by part; returns all rows (CONVERSATION + index in the output), and the first written."""
-    frames, first, written = [], None, itertools.count()
-    lost: list[tuple[str, str]] = []
-    with containers.sink(file, name, form.columns) as write:
-        for one in done:
-            frame = one.conversations()
-            drops = frame["drop"].to_list()
-            places: list[int | None] = [None] * len(drops)
-            for at, (conversation, out) in enumerate(_rows(form, frame, left_out)):
-                if isinstance(out, str):
-                    drops[at] = f"convert.{to} cannot express {out}"
-                    lost.append((conversation["row"], out))
-                elif out is not None:
-                    places[at] = next(written)
-                    write(out)
-                    first = first or out
-            if lost and left_out is None:
-                raise QdataError(_refusal(to, lost))
-            frames.append(frame.with_columns(pl.Series("drop", drops, pl.String), pl.Series("index", places, pl.Int64)))
-        if first is None:
-            raise QdataError("\n".join([*_shown(to, lost), "no row is left to write; all were set aside"]))
-    return pl.concat(frames, how="diagonal_relaxed"), first
+def _gathered(results: Iterable[Written], sink: Callable[[bytes], object], beside: Path, name: str) -> list[Written]:
+    """The parts' rows one behind the other, their ledgers and dropped rows too; never more than one part in memory."""
+    done: list[Written] = []
+    written = 0
+    with ExitStack() as files:
+        books: dict[str, pq.ParquetWriter] = {}
+        for one in results:
+            done.append(one)
+            sink(one.lines())
+            placed = pl.col("index").is_not_null()
+            book = one.book().with_columns(shard=pl.when(placed).then(pl.lit(name)), index=pl.col("index") + written)
+            written += one.kept
+            for file, frame in (("ledger.parquet", book), ("dropped.parquet", one.dropped())):
+                table = frame.to_arrow()
+                if file not in books:
+                    books[file] = files.enter_context(pq.ParquetWriter(beside / file, table.schema, compression="zstd"))
+                books[file].write_table(table)
+    return done
 
 
-def _rows(
-    form: Any, frame: pl.DataFrame, left_out: list[kinds.Reduced] | None
-) -> Iterator[tuple[dict[str, Any], dict[str, Any] | str | None]]:
-    """Each conversation with its row in the dialect, or with what would be lost, or with None if it was dropped.
-
-    Where `left_out` is a list, rows that would lose something are reduced and noted there.
-    """
-    for conversation in frame.iter_rows(named=True):
-        if conversation["drop"] is not None:
-            yield conversation, None
-        elif (loss := kinds.loses(form, conversation)) is None:
-            yield conversation, _with_the_rest(form, conversation)
-        elif left_out is None or (less := kinds.reduced(form, conversation)) is None:
-            yield conversation, loss
-        else:
-            out = _with_the_rest(form, less.conversation)
-            if not isinstance(out, str):
-                left_out.append(less)
-            yield conversation, out
-
-
-def _with_the_rest(form: Any, conversation: dict[str, Any]) -> dict[str, Any] | str:
-    """The row in the dialect, with the score that came with it and every column nobody knew back in their places.
-
-    Or, where such a column has the name of one that is written, in words what would be lost.
-    """
-    out: dict[str, Any] = form.write(conversation)
-    lists = {name: out[name] for name, dtype in form.columns.items() if name in out and struct_fields(dtype)}
-    if (score := conversation["score"]) and (given := score["given"]) is not None:
-        out["score"] = int(given) if given.is_integer() and abs(given) < 2**63 else given
-    if conversation["extra"] is None:
-        return out
-    for key, value in exact.loads(conversation["extra"].encode()).items():
-        turns = _turns_of(key, lists)
-        pairs = list(zip(turns, value, strict=True)) if _is_of_turns(key, value, turns) else [(out, {key: value})]
-        for place, rest in pairs:
-            if clash := next((k for k, v in rest.items() if k in place and not _same(place[k], v)), None):
-                whose = "a turn's own" if place is not out else "a column"
-                return f"{whose} {clash!r}, whose name it writes itself; rename it in the input"
-            place |= rest
-    return out
-
-
-def _turns_of(key: str, lists: dict[str, Any]) -> list[Any]:
-    """The turns that what came as `KEY[]` belongs to: those of that column, or where it has another name the first."""
-    turns = lists.get(key.removesuffix("[]"), next(iter(lists.values()), []))
-    return list(turns.values()) if isinstance(turns, dict) else turns  # MOSS: turn_1 …
-
-
-def _is_of_turns(key: str, value: Any, turns: list[Any]) -> bool:
-    """Whether a column is what nobody knew of single messages, turn by turn, and not just named like that."""
-    return (
-        key in _of_turns()
-        and isinstance(value, list)
-        and len(turns) == len(value)
-        and all(type(v) is dict for v in value)
-    )
-
-
-def _same(a: Any, b: Any) -> bool:
-    return type(a) is type(b) and bool(a == b)
-
-
-@functools.cache
-def _of_turns() -> frozenset[str]:
-    """`messages[]`, `conversations[]` …: under these names columns.py keeps the unknown keys of messages."""
-    known = [plugin.find(formats, name).columns for name in plugin.names(formats)]
-    return frozenset(f"{name}[]" for columns in known for name, dtype in columns.items() if struct_fields(dtype))
-
-
-def _refusal(to: str, lost: list[tuple[str, str]]) -> str:
-    other = "Mend them" if to == "messages" else "Choose another --to (messages expresses every conversation)"
-    if any(kinds.is_of_other_kind(what) for _, what in lost):
-        other = "Choose another --to (`qdata formats` lists them)"
-    less = "set these rows aside with --lossy"
-    if any(kinds.can_be_left_out(what) for _, what in lost):
-        less = "leave out what is in the way with --lossy; a row that cannot be expressed even so is then set aside"
-    return "\n".join([*_shown(to, lost), f"{other}, or {less}."])
-
-
-def _shown(to: str, lost: list[tuple[str, str]]) -> list[str]:
-    more = [f"… and {len(lost) - 5} more"] if len(lost) > 5 else []
-    return [*(f"{row}: {to} cannot express {what}" for row, what in lost[:5]), *more]
+def _refuse_lost(done: Sequence[Written], to: str, lossy: bool) -> None:
+    """Raises QdataError for rows that cannot be expressed, unless `lossy` sets them aside, and where none is left."""
+    lost = [one for written in done for one in written.lost]
+    losses = sum((Counter(one.losses) for one in done), Counter[str]())
+    more = [f"… and {losses.total() - NAMED:,} more"] if losses.total() > NAMED else []
+    shown = [*(f"{row}: {to} cannot express {what}" for row, what in lost[:NAMED]), *more]
+    if losses and not lossy:
+        other = "Mend them" if to == "messages" else "Choose another --to (messages expresses every conversation)"
+        if any(map(kinds.is_of_other_kind, losses)):
+            other = "Choose another --to (`qdata formats` lists them)"
+        less = "set these rows aside with --lossy"
+        if any(map(kinds.can_be_left_out, losses)):
+            less = "leave out what is in the way with --lossy; a row that cannot be expressed even so is then set aside"
+        raise QdataError("\n".join([*shown, f"{other}, or {less}."]))
+    if not any(one.kept for one in done):
+        raise QdataError("\n".join([*shown, "no row is left to write; all were set aside"]))
 
 
 def _refuse_foreign(output: Path, replace: bool) -> None:
@@ -227,18 +146,6 @@ def _refuse_foreign(output: Path, replace: bool) -> None:
         raise QdataError(
             f"{beside}: the ledger of {output} would lie here, and what is here is not ours; choose another -o"
         )
-
-
-def _book(rows: pl.DataFrame, name: str, left_out: Sequence[kinds.Reduced]) -> pl.DataFrame:
-    placed = rows.filter(pl.col("index").is_not_null()).select("row", "index", shard=pl.lit(name))
-    less = pl.DataFrame([one.conversation for one in left_out], schema=schema.CONVERSATION).select(
-        "row", step=pl.lit("convert"), after=schema.canonical_json()
-    )
-    said = rows.join(less.select("row"), on="row", how="semi").select("row", before=schema.canonical_json())
-    edits = less.join(said, on="row", how="left", maintain_order="left").select(*ledger.EDITS)
-    book = ledger.ledger(rows.select("row", "content_hash", "drop"), edits, placed)
-    words = {one.conversation["row"]: f"left out: {one.left_out}" for one in left_out}
-    return book.with_columns(reason=pl.coalesce("reason", pl.col("row").replace_strict(words, default=None)))
 
 
 def default_output(inputs: Sequence[Source], to: str) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from qdata.part import Done, code_sha256, step_facts
+from qdata.part import Done, Read, code_sha256, step_facts
 
 if TYPE_CHECKING:
     from qdata.pipeline import Found, Plan
@@ -21,7 +21,7 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def inputs_of(inputs: Sequence[Found], done: Sequence[Done]) -> list[dict[str, Any]]:
+def inputs_of(inputs: Sequence[Found], done: Sequence[Read]) -> list[dict[str, Any]]:
     """Each input file with its parts: bytes, hashes, dialect."""
     listed = []
     for found in inputs:

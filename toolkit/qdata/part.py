@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -23,7 +23,7 @@ from qdata.errors import QdataError, RefusedRowsError
 from qdata.paths import whole
 from qdata.rows import ledger, load, provenance
 from qdata.rows.draw import Draw
-from qdata.rows.parts import Part
+from qdata.rows.parts import Bad, Part
 from qdata.rows.steps.placeholders import unfilled
 from qdata.tokens.template import Template
 
@@ -88,8 +88,9 @@ class Work:
         return hashlib.sha256(json.dumps(facts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
-class Done(NamedTuple):
-    """Where a part's results lie, and what is told of it."""
+@dataclass(frozen=True)
+class Read:
+    """Where a part's results lie, and what became of its rows."""
 
     work: Work
     directory: Path
@@ -97,13 +98,27 @@ class Done(NamedTuple):
     kept: int  # conversations that were not dropped
     aside: list[tuple[int | str, str]]  # the first rows that were set aside: ordinal or row id, and why
     unreadable: int  # rows that were set aside because they could not be read
+    refused: int  # rows that were set aside because the template cannot render them
+
+    def ids(self) -> pl.Series:
+        """The ids of all rows."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Done(Read):
+    """A part whose rows are conversations, and tokens where it was to be rendered."""
+
     by_shape: int
     by_row: int
     unfilled: list[str]  # placeholders nobody filled, in kept rows
     unfilled_rows: int
     controls: int  # kept rows that held control tokens as text
     emptied: int  # answers of kept rows that were reasoning only, which the thinking policy removed
-    refused: int  # rows that were set aside because the template cannot render them
+
+    def ids(self) -> pl.Series:
+        """The ids of all rows."""
+        return self.conversations(columns=["row"])["row"]
 
     def conversations(self, columns: list[str] | None = None) -> pl.DataFrame:
         """All rows of the part in the CONVERSATION schema; dropped ones have a reason in `drop`."""
@@ -133,13 +148,7 @@ def process(work: Work) -> Done:
     if (directory / "facts.json").is_file():
         facts = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
         return Done(work, directory, **facts)
-    loaded = load.load(work.part, work.dialect, work.rename, work.character)
-    drawn = work.draw(loaded.frame, work.part) if work.draw else loaded.frame
-    frame = pl.concat([drawn, load.unreadable(work.part, loaded.bad)], how="diagonal_relaxed")
-    frame = schema.with_content_hash(provenance.restore(frame, work.part))
-    out = pl.col("drop").is_not_null()  # before any step: not drawn, or unreadable
-    stepped, edits = _stepped(frame.filter(~out), work.steps)
-    frame = pl.concat([stepped, frame.filter(out)], how="diagonal_relaxed")
+    frame, edits, bad = conversations(work)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with whole(directory, replace=True) as partial:
         partial.mkdir()
@@ -149,12 +158,12 @@ def process(work: Work) -> Done:
             frame, rendered, refused = _rendered(frame, work.rendering, partial / "tokens.arrow")
         kept = frame.filter(pl.col("drop").is_null())
         open_ones = unfilled(kept.lazy()).collect()
-        aside = [*((b.ordinal, b.reason) for b in sorted(loaded.bad)), *refused.items()]
+        aside = [*((b.ordinal, b.reason) for b in bad), *refused.items()]
         facts = {
             "rows": frame.height,
             "kept": kept.height,
             "aside": aside[:NAMED],
-            "unreadable": len(loaded.bad),
+            "unreadable": len(bad),
             "refused": len(refused),
             "unfilled": sorted(set(open_ones["found"].explode().to_list())),
             "unfilled_rows": open_ones.height,
@@ -164,6 +173,20 @@ def process(work: Work) -> Done:
         edits.write_parquet(partial / "edits.parquet")
         (partial / "facts.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
     return Done(work, directory, **facts)
+
+
+def conversations(work: Work) -> tuple[pl.DataFrame, pl.DataFrame, list[Bad]]:
+    """All rows of a part after its steps (CONVERSATION), what the steps changed (EDITS), and what cannot be read.
+
+    The latter are among the rows, dropped with their reason.
+    """
+    loaded = load.load(work.part, work.dialect, work.rename, work.character)
+    drawn = work.draw(loaded.frame, work.part) if work.draw else loaded.frame
+    frame = pl.concat([drawn, load.unreadable(work.part, loaded.bad)], how="diagonal_relaxed")
+    frame = schema.with_content_hash(provenance.restore(frame, work.part))
+    out = pl.col("drop").is_not_null()  # before any step: not drawn, or unreadable
+    stepped, edits = _stepped(frame.filter(~out), work.steps)
+    return pl.concat([stepped, frame.filter(out)], how="diagonal_relaxed"), edits, sorted(loaded.bad)
 
 
 def _rendered(frame: pl.DataFrame, how: Rendering, file: Path) -> tuple[pl.DataFrame, dict[str, int], dict[str, str]]:

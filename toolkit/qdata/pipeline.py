@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 from rich.console import Console
@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from qdata import aside, assemble, plugin, report, schema
 from qdata.engine import local
 from qdata.errors import QdataError
-from qdata.part import Done, Rendering, Step, Work, process
+from qdata.part import Rendering, Step, Work, process
 from qdata.paths import cache_dir, whole
 from qdata.recipe import DataRecipe, Source, structure
 from qdata.rows import catalog, detect, draw, formats, kinds, provenance, source, steps
@@ -30,6 +30,8 @@ from qdata.rows.steps.complete import Complete
 from qdata.rows.steps.placeholders import Placeholders
 from qdata.tokens import locate
 from qdata.tokens.template import Template, of_tokenizer, special_tokens
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -313,7 +315,7 @@ def conversations(recipe: DataRecipe, *, base: Path = Path(), strict: bool = Fal
     return pl.concat([d.conversations() for d in done], how="diagonal_relaxed").filter(pl.col("drop").is_null())
 
 
-def progress(results: Iterator[Done], total: int, what: str, console: Console | None) -> Iterable[Done]:
+def progress(results: Iterator[Result], total: int, what: str, console: Console | None) -> Iterable[Result]:
     """Passes results on, with a bar that counts parts."""
     columns = (
         SpinnerColumn(),

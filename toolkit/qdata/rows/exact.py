@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -16,8 +17,8 @@ _LONG = re.compile(rb"\d{19}")
 _DIGITS = bytes(b in b"0123456789" for b in range(256))
 
 
-def has_long_digits(data: bytes) -> bool:
-    """Whether a JSON text may hold an integer beyond 64 bits.
+def long_digits(data: bytes) -> Iterator[int]:
+    """Where integers beyond 64 bits may begin in a JSON text.
 
     19 digits in a row cover two neighbours of every ninth byte: only where there are such is looked at closely. Digits
     that stand where no number can begin (inside a text, behind a point) make no such integer.
@@ -27,9 +28,13 @@ def has_long_digits(data: bytes) -> bool:
     while at >= 0:
         found = _LONG.search(data, max(0, 9 * at - 9), 9 * at + 19)  # the first two that a row covers see its beginning
         if found and _begins(data, found.start()):
-            return True
+            yield found.start()
         at = probe.find(b"\1\1", at + 1)
-    return False
+
+
+def has_long_digits(data: bytes) -> bool:
+    """Whether a JSON text may hold an integer beyond 64 bits."""
+    return next(long_digits(data), None) is not None
 
 
 def _begins(data: bytes, at: int) -> bool:

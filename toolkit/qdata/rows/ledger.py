@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,13 @@ def sums(book: pl.DataFrame) -> dict[str, Any]:
     if kept + edited + dropped != book.height or book["row"].n_unique() != book.height:
         raise AssertionError("the ledger does not close: a row is missing or occurs twice")
     return {"in": book.height, "kept": kept + edited, "edited": edited, "dropped": dict(reasons.iter_rows())}
+
+
+def total(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The `sums` of several ledgers together."""
+    dropped = sum((Counter(one["dropped"]) for one in parts), Counter[str]())
+    counts = {name: sum(one[name] for one in parts) for name in ("in", "kept", "edited")}
+    return counts | {"dropped": dict(sorted(dropped.items(), key=lambda one: (-one[1], one[0])))}
 
 
 def write(book: pl.DataFrame, path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 PART_BYTES = 32 << 20
-Write = Callable[[dict[str, Any]], object]  # takes a row on its way to a file
+Write = Callable[[bytes], object]  # takes rows on their way to a file: their JSON texts, a line each
 
 
 @dataclass(frozen=True)

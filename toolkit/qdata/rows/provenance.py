@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,23 +76,26 @@ def restore(frame: pl.DataFrame, part: Part) -> pl.DataFrame:
     )
 
 
-def refuse_twice(ids: Iterable[tuple[Path, pl.Series]]) -> None:
+def refuse_twice(parts: Sequence[tuple[Part, Callable[[], pl.Series]]]) -> None:
     """Raises QdataError where two rows have one id: a file beside what was made from it, or two of one origin.
 
-    `ids`: the row ids of each part, with the part's file. Edits and places are told by row id, so it must be one row's.
+    `parts`: with each what gives the ids of its rows. Edits and places are told by row id, so it must be one row's.
     """
-    parts = list(ids)
-    if not parts:
-        return
-    every = pl.concat([pl.DataFrame({"row": rows, "part": i}, schema=_IDS) for i, (_, rows) in enumerate(parts)])
+    paths = [part.path for part, _ in parts]
+    places = [(part.source, part.relative, part.first) for part, _ in parts]
+    files = {(part.source, part.relative, part.path) for part, _ in parts}
+    as_read = all(_origins_of(path) is None for path in dict.fromkeys(paths))
+    if as_read and len(set(places)) == len(places) and len({file[:2] for file in files}) == len(files):
+        return  # ids are made of place and ordinal: of ten million rows none need be looked at
+    every = pl.concat([pl.DataFrame({"row": ids(), "part": i}, schema=_IDS) for i, (_, ids) in enumerate(parts)])
     twice = every.filter(pl.col("row").is_duplicated()).head(1)
     if twice.is_empty():
         return
     row = twice["row"][0]
-    files = list(dict.fromkeys(parts[i][0] for i in every.filter(pl.col("row") == row)["part"]))
-    made = next((file for file in reversed(files) if sidecar(file).is_dir()), files[-1])
+    both = list(dict.fromkeys(paths[i] for i in every.filter(pl.col("row") == row)["part"]))
+    made = next((path for path in reversed(both) if sidecar(path).is_dir()), both[-1])
     raise QdataError(
-        f"{row}: this row is in {' and in '.join(map(str, files))}; it would be trained twice under one id. "
+        f"{row}: this row is in {' and in '.join(map(str, both))}; it would be trained twice under one id. "
         f"Name only one of them; or, if they are different rows, remove {sidecar(made)}, which holds their old ids."
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -22,9 +24,11 @@ class Place(NamedTuple):
 def objects(ordinals: Sequence[int], texts: Sequence[bytes], places: Sequence[Place] | None = None) -> Rows:
     """The rows of JSON texts: those that are an object without a key written twice; all others are Bad."""
     joined = b"\n".join(texts)
-    loads = exact.loads if exact.has_long_digits(joined) else orjson.loads
     try:
-        rows = [loads(text) for text in texts]
+        rows = [orjson.loads(text) for text in texts]
+        ends = list(itertools.accumulate((len(text) + 1 for text in texts), initial=0))
+        for index in {bisect.bisect(ends, at) - 1 for at in exact.long_digits(joined)}:
+            rows[index] = exact.loads(texts[index])
     except (ValueError, RecursionError):
         return _one_by_one(ordinals, texts, places)
     if set(map(type, rows)) <= {dict} and has_all_keys(joined, rows):

@@ -11,16 +11,15 @@ from qdata.rows import exact
 
 
 class Spool:
-    """Rows in a temporary file, and the names of their columns in the order in which they first came."""
+    """Rows in a temporary file."""
 
     def __init__(self, file: Any) -> None:
         self.file = file
-        self.names: dict[str, None] = {}
 
-    def add(self, row: dict[str, Any]) -> None:
-        """Takes a row."""
-        self.file.write(exact.dumps(row) + b"\n")
-        self.names.update(dict.fromkeys(row))
+    def add(self, lines: bytes) -> Iterator[dict[str, Any]]:
+        """Takes rows, a JSON text a line, and gives them back to be looked at."""
+        self.file.write(lines)
+        return map(exact.loads, lines.splitlines())
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """All rows."""

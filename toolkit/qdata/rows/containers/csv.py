@@ -104,13 +104,19 @@ class Csv:
     @contextmanager
     def sink(cls, file: BinaryIO, _: Any) -> Iterator[Write]:
         """A header of all columns, however late they came; an empty cell for null, JSON text for what is no text."""
+        names: dict[str, None] = {}  # in the order in which they first come
+
+        def write(lines: bytes) -> None:
+            for row in waiting.add(lines):
+                names.update(dict.fromkeys(row))
+
         with spool() as waiting:
-            yield waiting.add
+            yield write
             text = io.TextIOWrapper(file, "utf-8", newline="")
             writer = csv.writer(text, delimiter=cls.comma)  # ends lines as RFC 4180 does, and so quotes both \r and \n
-            writer.writerow(waiting.names)
+            writer.writerow(names)
             for row in waiting.rows():
-                writer.writerow([cell(row.get(name)) for name in waiting.names])
+                writer.writerow([cell(row.get(name)) for name in names])
             text.detach()
 
 

@@ -74,7 +74,12 @@ class Json:
     def sink(file: BinaryIO, _: Any) -> Iterator[Write]:
         """One array, an item a line."""
         before = itertools.chain([b"[\n"], itertools.repeat(b",\n"))
-        yield lambda row: file.write(next(before) + exact.dumps(row))
+
+        def write(lines: bytes) -> None:
+            if lines:
+                file.write(next(before) + lines.removesuffix(b"\n").replace(b"\n", b",\n"))
+
+        yield write
         file.write(b"\n]\n" if next(before) == b",\n" else b"[\n]\n")
 
 

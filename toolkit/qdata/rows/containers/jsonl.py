@@ -8,7 +8,6 @@ from typing import Any, BinaryIO, ClassVar
 
 import orjson
 
-from qdata.rows import exact
 from qdata.rows.containers._head import Head
 from qdata.rows.containers._lines import line_parts, lines_of
 from qdata.rows.containers._objects import objects
@@ -43,7 +42,7 @@ class Jsonl:
     @contextmanager
     def sink(file: BinaryIO, _: Any) -> Iterator[Write]:
         """A row a line."""
-        yield lambda row: file.write(exact.dumps(row) + b"\n")
+        yield file.write
 
 
 def _is_json(text: bytes) -> bool:

@@ -79,12 +79,12 @@ class Parquet:
         """`wanted`: the dialect's columns with their types; see Column for what becomes of each."""
         columns: dict[str, Column] = {}
 
-        def write(row: dict[str, Any]) -> None:
-            for name, value in row.items():
-                if name not in columns:
-                    columns[name] = Column(wanted.get(name))
-                columns[name].see(value)
-            waiting.add(row)
+        def write(lines: bytes) -> None:
+            for row in waiting.add(lines):
+                for name, value in row.items():
+                    if name not in columns:
+                        columns[name] = Column(wanted.get(name))
+                    columns[name].see(value)
 
         def table(rows: list[dict[str, Any]]) -> pl.DataFrame:
             return pl.DataFrame([column.series(name, [r.get(name) for r in rows]) for name, column in columns.items()])

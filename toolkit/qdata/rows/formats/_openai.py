@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from typing import Any
 
 import polars as pl
@@ -17,6 +18,7 @@ _FIELDS = {
     "tool_calls": pl.String,
     "name": pl.String,
 }
+_WRITTEN = {"reasoning": "reasoning_content"}
 TURNS = pl.List(pl.Struct({**_FIELDS, **FIELDS}))
 
 
@@ -32,10 +34,11 @@ def written(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Null fields are left out; tool calls become JSON values again."""
     turns = []
     for m in messages:
-        out = {"role": m["role"], "content": m["content"], "reasoning_content": m["reasoning"]}
-        out |= {"tool_calls": json.loads(m["tool_calls"]) if m["tool_calls"] else None}
-        out |= {key: m[key] for key in ("name", "train", "weight")}
-        turns.append({k: v for k, v in out.items() if v is not None})
+        said = {_WRITTEN.get(key, key): value for key, value in m.items() if value is not None}
+        if "tool_calls" in said:
+            calls = said.pop("tool_calls")
+            said |= {"tool_calls": json.loads(calls)} if calls else {}
+        turns.append(said)
     return turns
 
 
@@ -57,8 +60,9 @@ def no_json(conversation: dict[str, Any]) -> str | None:
     """Text where tools and tool calls, which are JSON, should be: in words, or None."""
     if not _is_json(conversation["tools"]):
         return "tools that are not JSON"
-    messages = [m for column in ("messages", "chosen", "rejected") for m in conversation.get(column) or ()]
-    return None if all(_is_json(m["tool_calls"]) for m in messages) else "tool calls that are not JSON"
+    messages = chain.from_iterable(conversation.get(column) or () for column in ("messages", "chosen", "rejected"))
+    calls = [m["tool_calls"] for m in messages if m["tool_calls"]]
+    return None if all(map(_is_json, calls)) else "tool calls that are not JSON"
 
 
 def _is_content(content: Any) -> bool:

@@ -1,0 +1,219 @@
+"""A part's road to rows of another dialect: what a worker of `convert` runs.
+
+As part.py for tokens: the results lie in the cache, under a key of all that made them. The rows are JSON texts, a line
+each, whatever the container they go to; and the ledger of the part knows their places among its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import polars as pl
+import pyarrow as pa
+
+from qdata import part, plugin, schema
+from qdata.paths import whole
+from qdata.rows import exact, formats, kinds, ledger
+from qdata.rows.columns import struct_fields
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Writing:
+    """A part on its way to the dialect `to`; with `lossy`, without what that cannot express."""
+
+    work: part.Work
+    to: str
+    lossy: bool
+
+    @property
+    def key(self) -> str:
+        """Same key, same result."""
+        return hashlib.sha256(json.dumps([self.work.key, self.to, self.lossy]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Written(part.Read):
+    """A part whose rows are written, or were refused."""
+
+    sums: dict[str, Any]  # as ledger.sums tells them
+    left_out: dict[str, int]  # what was left out of rows, and of how many
+    lost: list[tuple[str, str]]  # the first rows that cannot be expressed, and why
+    losses: dict[str, int]  # why rows cannot be expressed, and how many
+    first: Row | None  # the first row, as it was written
+
+    def ids(self) -> pl.Series:
+        """The ids of all rows."""
+        return pl.read_parquet(self.directory / "ledger.parquet", columns=["row"], glob=False)["row"]
+
+    def lines(self) -> bytes:
+        """The rows that were written: JSON texts, a line each."""
+        with pa.CompressedInputStream(str(self.directory / "rows.jsonl.zst"), "zstd") as file:
+            return bytes(file.read())
+
+    def book(self) -> pl.DataFrame:
+        """The part's ledger (LEDGER), without a shard and with places that count from its own first row."""
+        return pl.read_parquet(self.directory / "ledger.parquet", glob=False)
+
+    def dropped(self) -> pl.DataFrame:
+        """The rows that were not written (CONVERSATION)."""
+        return pl.read_parquet(self.directory / "dropped.parquet", glob=False)
+
+
+def write(writing: Writing) -> Written:
+    """Takes a part all the way, or finds that it was taken already.
+
+    Rows that cannot be expressed are dropped with the reason; whether that is allowed is not decided here.
+    """
+    work = writing.work
+    directory = work.cache / "parts" / writing.key[:2] / writing.key
+    if (directory / "facts.json").is_file():
+        return Written(work, directory, **exact.loads((directory / "facts.json").read_bytes()))
+    frame, edits, bad = part.conversations(work)
+    form = plugin.find(formats, writing.to)
+    out = _written(form, frame, writing)
+    frame = frame.with_columns(drop=pl.coalesce("drop", pl.Series(out.drops, dtype=pl.String)))
+    book = _book(frame, edits, out)
+    facts: Row = {
+        "rows": frame.height,
+        "kept": len(out.lines),
+        "aside": [(b.ordinal, b.reason) for b in bad[: part.NAMED]],
+        "unreadable": len(bad),
+        "refused": 0,
+        "sums": ledger.sums(book),
+        "left_out": dict(Counter(one.left_out for one in out.reduced)),
+        "lost": out.lost[: part.NAMED],
+        "losses": dict(Counter(what for _, what in out.lost)),
+        "first": exact.loads(out.lines[0]) if out.lines else None,
+    }
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with whole(directory, replace=True) as partial:
+        partial.mkdir()
+        with pa.CompressedOutputStream(str(partial / "rows.jsonl.zst"), "zstd") as file:
+            file.write(b"".join(line + b"\n" for line in out.lines))
+        book.write_parquet(partial / "ledger.parquet", compression="zstd", compression_level=1)
+        frame.filter(pl.col("drop").is_not_null()).write_parquet(partial / "dropped.parquet")
+        (partial / "facts.json").write_bytes(exact.dumps(facts))
+    return Written(work, directory, **facts)
+
+
+class _Out(NamedTuple):
+    """The rows of a part in another dialect."""
+
+    lines: list[bytes]
+    drops: list[str | None]  # of every row of the part: why it cannot be expressed
+    lost: list[tuple[str, str]]  # the same, of the rows that cannot: id and what would be lost
+    reduced: list[kinds.Reduced]
+
+
+def _written(form: Any, frame: pl.DataFrame, writing: Writing) -> _Out:
+    out = _Out([], [None] * frame.height, [], [])
+    is_kept = frame["drop"].is_null()
+    places = is_kept.arg_true().to_list()
+    for place, conversation in zip(places, conversations(frame.filter(is_kept)), strict=True):
+        row: Row | str
+        if (loss := kinds.loses(form, conversation)) is None:
+            row = _with_the_rest(form, conversation)
+        elif not writing.lossy or (less := kinds.reduced(form, conversation)) is None:
+            row = loss
+        else:
+            row = _with_the_rest(form, less.conversation)
+            if not isinstance(row, str):
+                out.reduced.append(less)
+        if isinstance(row, str):
+            out.drops[place] = f"convert.{writing.to} cannot express {row}"
+            out.lost.append((conversation["row"], row))
+        else:
+            out.lines.append(exact.dumps(row))
+    return out
+
+
+def conversations(frame: pl.DataFrame) -> Iterator[Row]:
+    """The rows of a CONVERSATION frame as dicts; as `iter_rows(named=True)` at a fifth of its time."""
+    columns = [_messages(frame[name]) if frame.schema[name] == schema.MESSAGES else _values(frame[name])
+               for name in frame.columns]  # fmt: skip
+    names = frame.columns
+    return (dict(zip(names, values, strict=False)) for values in zip(*columns, *([range(frame.height)]), strict=False))
+
+
+def _values(column: pl.Series) -> Any:
+    return itertools.repeat(None) if column.null_count() == len(column) else column.to_list()
+
+
+def _messages(lists: pl.Series) -> Any:
+    if lists.null_count() == len(lists):
+        return itertools.repeat(None)
+    flat = lists.explode(empty_as_null=False, keep_nulls=False).struct.unnest()
+    names = flat.columns
+    messages = (dict(zip(names, values, strict=False)) for values in zip(*map(_values, flat), strict=False))
+    lengths = lists.list.len().to_list()
+    return (None if length is None else list(itertools.islice(messages, length)) for length in lengths)
+
+
+def _with_the_rest(form: Any, conversation: Row) -> Row | str:
+    """The row in the dialect, with the score that came with it and every column nobody knew back in their places.
+
+    Or, where such a column has the name of one that is written, in words what would be lost.
+    """
+    out: Row = form.write(conversation)
+    if (score := conversation["score"]) and (given := score["given"]) is not None:
+        out["score"] = int(given) if given.is_integer() and abs(given) < 2**63 else given
+    if conversation["extra"] is None:
+        return out
+    lists = {name: out[name] for name, dtype in form.columns.items() if name in out and struct_fields(dtype)}
+    for key, value in exact.loads(conversation["extra"].encode()).items():
+        turns = _turns_of(key, lists)
+        pairs = list(zip(turns, value, strict=True)) if _is_of_turns(key, value, turns) else [(out, {key: value})]
+        for place, rest in pairs:
+            if clash := next((k for k, v in rest.items() if k in place and not _same(place[k], v)), None):
+                whose = "a turn's own" if place is not out else "a column"
+                return f"{whose} {clash!r}, whose name it writes itself; rename it in the input"
+            place |= rest
+    return out
+
+
+def _turns_of(key: str, lists: dict[str, Any]) -> list[Any]:
+    """The turns that what came as `KEY[]` belongs to: those of that column, or where it has another name the first."""
+    turns = lists.get(key.removesuffix("[]"), next(iter(lists.values()), []))
+    return list(turns.values()) if isinstance(turns, dict) else turns  # MOSS: turn_1 …
+
+
+def _is_of_turns(key: str, value: Any, turns: list[Any]) -> bool:
+    """Whether a column is what nobody knew of single messages, turn by turn, and not just named like that."""
+    return (
+        key in _of_turns()
+        and isinstance(value, list)
+        and len(turns) == len(value)
+        and all(type(v) is dict for v in value)
+    )
+
+
+def _same(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and bool(a == b)
+
+
+@functools.cache
+def _of_turns() -> frozenset[str]:
+    """`messages[]`, `conversations[]` …: under these names columns.py keeps the unknown keys of messages."""
+    known = [plugin.find(formats, name).columns for name in plugin.names(formats)]
+    return frozenset(f"{name}[]" for columns in known for name, dtype in columns.items() if struct_fields(dtype))
+
+
+def _book(frame: pl.DataFrame, edits: pl.DataFrame, out: _Out) -> pl.DataFrame:
+    kept = pl.col("drop").is_null()
+    placed = frame.filter(kept).select("row", shard=pl.lit(None, pl.String), index=pl.int_range(pl.len()))
+    less = pl.DataFrame([one.conversation for one in out.reduced], schema=schema.CONVERSATION)
+    after = less.select("row", step=pl.lit("convert"), after=schema.canonical_json())
+    before = frame.join(less, on="row", how="semi").select("row", before=schema.canonical_json())
+    reduced = after.join(before, on="row", how="left", maintain_order="left").select(*ledger.EDITS)
+    book = ledger.ledger(frame.select("row", "content_hash", "drop"), pl.concat([edits, reduced]), placed)
+    words = {one.conversation["row"]: f"left out: {one.left_out}" for one in out.reduced}
+    return book.with_columns(reason=pl.coalesce("reason", pl.col("row").replace_strict(words, default=None)))
