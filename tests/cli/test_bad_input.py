@@ -95,6 +95,8 @@ CASES = [
          "b.jsonl, line 1: not valid JSON", "column 2"),
     case("nothing but broken JSON", {"b.jsonl": ["{'prompt': 'q'}"]}, ["b.jsonl", *TO],
          "b.jsonl, line 1: not valid JSON", "b.jsonl: not one row of it can be read"),
+    case("a thousand broken lines", {"b.jsonl": ["{"] * 1000}, ["b.jsonl", *TO],
+         "b.jsonl, line 5: not valid JSON", "b.jsonl: not one row of it can be read"),
     case("nothing but null answers", {"b.jsonl": [NULL] * 7}, ["good.jsonl", "b.jsonl", *TO],
          "b.jsonl, line 1: the answer is null or missing", "and 2 more", "b.jsonl: not one row of it can be read"),
     case("broken JSON in an array", {"b.json": b'[{"prompt": "q", "response": "a"},\n{"prompt": }]'}, ["b.json", *TO],

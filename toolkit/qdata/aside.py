@@ -30,10 +30,8 @@ class Aside:
     @property
     def shown(self) -> list[str]:
         """The lines that name them, and how many more there are."""
-        return [
-            *self.first,
-            *([f"… and {self.count - len(self.first):,} more"] if self.count > len(self.first) else []),
-        ]
+        more = self.count - len(self.first)
+        return [*self.first, *([f"… and {more:,} more"] if more else [])]
 
 
 def refuse(done: Sequence[Read], strict: bool) -> Aside:

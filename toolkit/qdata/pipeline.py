@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from qdata import aside, assemble, plugin, report, schema
 from qdata.engine import local
 from qdata.errors import QdataError
-from qdata.part import Rendering, Step, Work, process
+from qdata.part import NAMED, Rendering, Step, Work, process
 from qdata.paths import cache_dir, whole
 from qdata.recipe import DataRecipe, Source, structure
 from qdata.rows import catalog, detect, draw, formats, kinds, provenance, source, steps
@@ -62,7 +62,8 @@ def find(sources: Sequence[Source], base: Path = Path()) -> list[Found]:
         head = source.peek(one.path, one.source, one.relative)
         if head.bad and not head.rows:
             container = next(source.parts_of(one.path, one.source, one.relative)).container
-            raise aside.nothing_left(one.path, aside.unreadable(one.path, container, head.bad, len(head.bad)))
+            first = head.bad[:NAMED]  # how many there are, peeking does not tell
+            raise aside.nothing_left(one.path, aside.unreadable(one.path, container, first, len(first)))
         told = detect.detect(head.rows, str(one.path), one.rename, only=one.format)
         if one.character is not None and "character" not in plugin.find(formats, told.format).columns:
             raise QdataError(f"{one.path}: {told.format} has no characters; --character is for talks of them")
