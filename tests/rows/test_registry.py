@@ -81,14 +81,14 @@ def test_any_registry_can_be_named_in_full(here: Path) -> None:
 
 
 def test_only_what_an_entry_names_is_read(here: Path) -> None:
-    """`system` and `history` count where `columns` names them, as there; what does not is kept as it is."""
+    """`system` and `history` count where `columns` names them, as there; others are kept, under names nobody reads."""
     named = {"prompt": "instruction", "response": "output", "history": "history"}
     write(Path(), {"plain": {"file_name": "r.json"}, "named": {"file_name": "r.json", "columns": named}}, r=ALPACA)
     assert said("plain") == [["user: i\nx", "assistant: o"]]
     assert said("named") == [["user: a", "assistant: b", "user: i", "assistant: o"]]
     convert([Source(path="plain")], "messages", Path("o.jsonl"))
     row = json.loads(Path("o.jsonl").read_text(encoding="utf-8"))
-    assert (row["system"], row["history"]) == ("s", [["a", "b"]])
+    assert (row["system[]"], row["history"]) == ("s", [["a", "b"]])
 
 
 def test_columns_are_mapped(here: Path) -> None:

@@ -17,7 +17,7 @@ from qdata.rows.parts import Bad, Rows, short
 from qdata.rows.renaming import renamed, renaming
 
 # Fields whose nested values are kept as JSON text: see schema.py.
-JSON_TEXT = frozenset({"tools", "tool_calls"})
+JSON_TEXT = frozenset({"tools", "tool_calls", "functions", "function_call"})
 # Columns that files have for reasons of their own: what does not fit is a column nobody knows, and no fault.
 LENIENT = frozenset({"score"})
 

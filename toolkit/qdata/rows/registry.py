@@ -13,6 +13,7 @@ from typing import Any
 
 from qdata.errors import QdataError
 from qdata.rows.entry import Entry
+from qdata.rows.formats.messages import Messages
 
 NAME = "dataset_info.json"
 
@@ -131,9 +132,9 @@ def _alpaca(columns: Mapping[str, str | None]) -> tuple[str, dict[str, str]]:
 
 def _turns(columns: Mapping[str, str | None], tags: Mapping[str, str | None]) -> tuple[str, dict[str, str]]:
     """The `messages` dialect where the tags are OpenAI's, since it reads tool calls too; else `sharegpt`."""
-    openai = all(tags[tag] == name for tag, name in _OPENAI.items()) and not columns["system"]
+    openai = all(tags[tag] == name for tag, name in _OPENAI.items())
     if openai and tags["function_tag"] is None and tags["system_tag"] in (None, "system"):
-        rename = _changed({"messages": columns["messages"] or "", "tools": columns["tools"] or ""})
+        rename = _changed({name: columns.get(name) or "" for name in Messages.columns})
         tool = tags["observation_tag"]
         return "messages", rename | ({"messages[].role.tool": tool} if tool and tool != "tool" else {})
     at = "conversations"
