@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qdata.errors import QdataError, did_you_mean
-from qdata.paths import shipped
+from qdata.paths import shipped, tails
 from qdata.recipe import Source, structure
 from qdata.rows import registry, repository
 from qdata.rows import source as containers
@@ -193,8 +193,14 @@ def _distinct(inputs: list[Input]) -> list[Input]:
     by_name: dict[tuple[str, str], list[int]] = {}
     for index, found in enumerate(inputs):
         by_name.setdefault((found.source, found.relative), []).append(index)
-    for clash in by_name.values():
-        for index in clash if len(clash) > 1 else ():
-            parts = inputs[index].path.resolve().parts
-            inputs[index] = replace(inputs[index], relative="/".join(parts[1:]))
+    taken = set(by_name)
+    for (name, _), clash in by_name.items():
+        if len(clash) == 1:
+            continue
+        paths = [inputs[index].path for index in clash]
+        others = {relative for source, relative in taken if source == name}
+        names = tails([path.parent.resolve() / path.name for path in paths], others)
+        for index, relative in zip(clash, names, strict=True):
+            inputs[index] = replace(inputs[index], relative=relative)
+        taken |= {(name, relative) for relative in names}
     return inputs
