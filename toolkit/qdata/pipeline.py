@@ -57,7 +57,7 @@ def find(sources: Sequence[Source], base: Path = Path()) -> list[Found]:
     for one in catalog.resolve(sources, base):
         if one.format:
             plugin.find(formats, one.format)  # a misspelt name is refused before any work
-        head = source.peek(one.path, one.source, one.relative)
+        head = source.peek(one.path, one.source, one.relative, documents=one.documents)
         told = detect.detect(head.rows, str(one.path), one.rename, head.bad, only=one.format)
         if one.character is not None and "character" not in plugin.find(formats, told.format).columns:
             raise QdataError(f"{one.path}: {told.format} has no characters; --character is for talks of them")
@@ -212,7 +212,7 @@ def parts_of(inputs: Sequence[Found], seed: int) -> Iterator[tuple[Found, list[P
     groups: dict[int, list[tuple[Found, list[Part]]]] = {}
     for found in inputs:
         one = found.input
-        parts = list(source.parts_of(one.path, one.source, one.relative))
+        parts = list(source.parts_of(one.path, one.source, one.relative, documents=one.documents))
         groups.setdefault(one.group, []).append((found, parts))
     for files in groups.values():
         count = files[0][0].input.max_samples

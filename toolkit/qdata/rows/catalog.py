@@ -35,6 +35,7 @@ class Input:
     think: str | None = None  # thinking policy of these rows, where their source names one
     sample: bool = False  # the rows are a sample that ships with us, not the data set itself
     character: str | None = None  # who answers, where the rows are talks of characters
+    documents: str | None = None  # what a document of plain text is
     max_samples: int | None = None  # of all files of its source together
     group: int = 0  # which source of the list this is a file of
 
@@ -123,6 +124,7 @@ def _resolve(one: Source, base: Path) -> list[Input]:
             one.think,
             _is_sample(file),
             one.character,
+            one.documents,
             one.max_samples or entry.max_samples,
         )
         for file in files
