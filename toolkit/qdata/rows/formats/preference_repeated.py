@@ -55,6 +55,8 @@ class PreferenceRepeated:
     def loses(conversation: dict[str, Any]) -> str | None:
         """Answers of several turns: nobody could tell where they begin."""
         messages = conversation["messages"]
+        if not messages:
+            return "a pair without a question"
         if messages[0]["role"] not in ("system", "user"):
             return f"a prompt that begins with the {messages[0]['role']}"
         return beyond_one_turn(conversation) or no_json(conversation)
