@@ -57,6 +57,7 @@ EXTRA: dict[str, dict[str, Any]] = {
 }
 MADE_TAGS = {"role_tag": "who", "content_tag": "what", "user_tag": "Kunde", "assistant_tag": "Bot"}
 MADE_TAGS |= {"observation_tag": "Werkzeug", "function_tag": "Ruf", "system_tag": "Regel"}
+PAIR = {"good": "chosen", "bad": "rejected"}
 MADE = {
     "made_tags": {
         "file_name": "tags.jsonl",
@@ -69,6 +70,22 @@ MADE = {
         "formatting": "sharegpt",
         "columns": {"messages": "messages"},
         "tags": {k: v for k, v in OPENAI_TAGS.items() if k not in ("observation_tag", "function_tag")},
+    },
+    "made_pairs": {
+        "file_name": "pairs.jsonl",
+        "formatting": "sharegpt",
+        "ranking": True,
+        "columns": {"messages": "talk", "system": "rule", "chosen": "good", "rejected": "bad"},
+        "tags": MADE_TAGS,
+    },
+    "made_answers": {
+        "file_name": "answers.jsonl",
+        "ranking": True,
+        "columns": {"prompt": "q", "query": "more", "history": "before", "chosen": "better", "rejected": "worse"},
+    },
+    "made_judged": {
+        "file_name": "judged.jsonl",
+        "columns": {"prompt": "q", "query": "more", "response": "a", "system": "rule", "kto_tag": "good"},
     },
     "made_history": {
         "file_name": "history.jsonl",
@@ -157,7 +174,24 @@ def made(data: Path, scratch: Path) -> None:
         }
         for i, row in enumerate(rows)
     ]
-    for name, lines in (("tags", talks), ("openai", chats), ("history", pasts)):
+    pairs = [
+        {
+            "talk": [{"who": names[t["from"]], "what": t["value"]} for t in row["conversations"]],
+            **{ours: {"who": "Bot", "what": row[theirs]["value"]} for ours, theirs in PAIR.items()},
+            "rule": f"规则{i}" * (i % 2),
+        }
+        for i, row in enumerate(json.loads((data / "llamafactory" / "dpo_zh_demo.json").read_text(encoding="utf-8")))
+    ]
+    judged = [row | {"good": i % 3 == 0, "label": "x"} for i, row in enumerate(pasts)]
+    answers = [row | {"better": row["a"], "worse": f"答{i}"} for i, row in enumerate(pasts)]
+    for name, lines in (
+        ("pairs", pairs),
+        ("judged", judged),
+        ("answers", answers),
+        ("tags", talks),
+        ("openai", chats),
+        ("history", pasts),
+    ):
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (scratch / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
@@ -188,12 +222,17 @@ def ours(source: str) -> list[dict[str, Any]]:
 def _converted(row: dict[str, Any]) -> dict[str, Any]:
     messages = row["messages"] or []
     system = messages[0]["content"] if messages and messages[0]["role"] == "system" else ""
+    said = [*messages[bool(system) :], *(row["chosen"] or []), *(row["rejected"] or [])]
     turns = [
         {"role": "function", "content": m["tool_calls"]}
         if m["tool_calls"]
         else {"role": {"tool": "observation"}.get(m["role"], m["role"]), "content": m["content"]}
-        for m in messages[bool(system) :]
+        for m in said
     ]
+    if row["label"] is not None:  # there the answer that nobody gave is an empty one, after a good and before a bad one
+        turns.insert(len(turns) - (not row["label"]), {"role": "assistant", "content": ""})
+    if row["text"] is not None:
+        turns = [{"role": "user", "content": row["text"]}]
     return {"turns": turns, "system": system, "tools": row["tools"] or "", "read": row["drop"]}
 
 

@@ -315,6 +315,24 @@ def test_an_array_is_written_for_json() -> None:
     assert "wanted a name ending in .csv, .json" in refused("convert", "a.jsonl", "--to", "alpaca", "-o", "out.md")
 
 
+def test_documents_of_plain_text() -> None:
+    """By option and through a pipe; ids name the lines where they begin, the manifest says how the file was read."""
+    text = "# one\nstill one\n\n\ntwo\n"
+    Path("a.txt").write_text(text, encoding="utf-8")
+    how = {"lines": ["# one", "still one", "two"], "paragraphs": ["# one\nstill one", "two"], "file": [text[:-1]]}
+    for name, wanted in how.items():
+        qdata("convert", "a.txt", "--to", "text", "--documents", name, "-o", f"{name}.jsonl")
+        assert [row["text"] for row in rows_of(f"{name}.jsonl")] == wanted
+        assert manifest(f"{name}.jsonl")["inputs"][0]["documents"] == name
+    assert ledger("paragraphs.jsonl")["row"].to_list() == ["work/a.txt#1", "work/a.txt#5"]
+    words = ["convert", "-", "--to", "text", "--documents", "paragraphs", "-o", "-"]
+    piped = CliRunner().invoke(main, words, input=text, catch_exceptions=False)
+    assert [json.loads(line)["text"] for line in piped.stdout.splitlines()] == how["paragraphs"], piped.stderr
+    write("b.jsonl", [{"text": "x"}])
+    words = ["convert", "b.jsonl", "--to", "text", "--documents", "file", "-o", "o.jsonl"]
+    assert "b.jsonl: documents = file is for plain text only (.txt, .text)" in refused(*words)
+
+
 def test_row_ids_survive_any_number_of_files(qwen2: Path) -> None:
     """convert → convert → render: a row of the shards is found with the line it came from."""
     write("muice/a.jsonl", [pair("1"), pair("2", ""), pair("3")])

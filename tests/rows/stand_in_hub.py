@@ -30,6 +30,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.files = files
         self.model = model or {}
+        self.commit = COMMIT
         self.go_on = threading.Event()  # ends an answer that stalls
         self.seen: list[tuple[str, str, str | None]] = []  # method, path, Range
         self.status: dict[str, tuple[int, dict[str, str]]] = {}  # what part of a path is answered with instead
@@ -70,20 +71,26 @@ class Answer(BaseHTTPRequestHandler):
                 return self.send(status, b"{}", headers)
         repos = (("datasets/", HUB_ID, self.server.files, "datasets"), ("", MODEL_ID, self.server.model, "models"))
         for prefix, repo, files, kind in repos:
-            if path in (f"/api/{kind}/{repo}/revision/main", f"/api/{kind}/{repo}/revision/{COMMIT}"):
-                siblings = [{"rfilename": name} for name in self.server.model] if kind == "models" else []
-                return self.send(200, json.dumps({"id": repo, "sha": COMMIT, "siblings": siblings}).encode())
-            if path == f"/api/{kind}/{repo}/tree/{COMMIT}":
+            if path in (f"/api/{kind}/{repo}/revision/main", f"/api/{kind}/{repo}/revision/{self.server.commit}"):
+                siblings = [{"rfilename": name, "size": len(data)} for name, data in files.items()]
+                return self.send(
+                    200, json.dumps({"id": repo, "sha": self.server.commit, "siblings": siblings}).encode()
+                )
+            if path == f"/api/{kind}/{repo}/tree/{self.server.commit}":
                 tree = [{"type": "file", "oid": "0" * 40, "size": len(b), "path": n} for n, b in files.items()]
                 return self.send(200, json.dumps(tree).encode())
-            name = path.removeprefix(f"/{prefix}{repo}/resolve/{COMMIT}/")
+            name = path.removeprefix(f"/{prefix}{repo}/resolve/{self.server.commit}/")
             if name in files:
                 return self.send_file(name, files[name])
         return self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
 
     def send_file(self, name: str, data: bytes) -> None:
         digest = hashlib.sha256 if len(data) > 1 << 20 else hashlib.sha1  # as of large files and of others
-        headers = {"ETag": f'"{digest(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{digest(data).hexdigest()}"',
+            "X-Repo-Commit": self.server.commit,
+            "Accept-Ranges": "bytes",
+        }
         if wanted := self.headers.get("Range"):
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.rows.stand_in_hub import COMMIT, HUB_ID, Hub, fetch, serving, told
 
 from qdata.cli import main
 from qdata.errors import QdataError
+from qdata.paths import tails
 from qdata.recipe import Source
 from qdata.rows import catalog
 
@@ -78,7 +81,50 @@ def test_two_files_of_one_name_get_two_ids(here: Path) -> None:
     ids = found("en/data", "zh/data")
     assert len(set(ids)) == 3
     assert "data/u.jsonl" in ids, "the one that does not clash keeps its short id"
-    assert [i.rpartition("/data/")[0][-2:] for i in ids if i.endswith("t.jsonl")] == ["en", "zh"]
+    assert [i for i in ids if i.endswith("t.jsonl")] == ["data/en/data/t.jsonl", "data/zh/data/t.jsonl"]
+
+
+def test_ids_do_not_say_where_the_files_lie(here: Path) -> None:
+    """The same files elsewhere have the same ids; and more of the path is taken only as far as it tells them apart."""
+    for place in ("x", "some/other/place"):
+        make(*(f"{place}/{name}" for name in ("a/train.jsonl", "b/train.jsonl", "c/deep/train.jsonl")))
+        named = [Source(path=f"{place}/{one}", name="s") for one in ("a/train.jsonl", "b", "c")]
+        assert found(*named) == ["s/a/train.jsonl", "s/b/train.jsonl", "s/deep/train.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "taken", "wanted"),
+    [
+        (["/x/a/t.jsonl", "/x/b/t.jsonl"], [], ["a/t.jsonl", "b/t.jsonl"]),
+        (["/x/d/t.jsonl", "/y/d/t.jsonl", "/y/e/t.jsonl"], [], ["x/d/t.jsonl", "y/d/t.jsonl", "y/e/t.jsonl"]),
+        (["/x/a/t.jsonl", "/x/b/t.jsonl"], ["a/t.jsonl"], ["x/a/t.jsonl", "x/b/t.jsonl"]),
+        (["/t.jsonl", "/a/t.jsonl"], [], ["t.jsonl", "a/t.jsonl"]),
+        (["/t.jsonl", "/a/t.jsonl", "/b/a/t.jsonl"], [], ["t.jsonl", "a/t.jsonl", "b/a/t.jsonl"]),
+    ],
+)
+def test_the_shortest_tails(paths: list[str], taken: list[str], wanted: list[str]) -> None:
+    """As many parts as it takes, and none that another file has."""
+    assert tails([PurePosixPath(path) for path in paths], taken) == wanted
+    with pytest.raises(QdataError, match="name one of the two sources"):
+        tails([PurePosixPath(path) for path in paths], [paths[0][at + 1 :] for at in _slashes(paths[0])])
+
+
+def _slashes(path: str) -> list[int]:
+    return [at for at, letter in enumerate(path) if letter == "/"]
+
+
+SEGMENTS = st.lists(st.sampled_from("abc"), min_size=1, max_size=5)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(SEGMENTS, min_size=2, max_size=5, unique_by=tuple))
+def test_tails_tell_paths_apart(paths: list[list[str]]) -> None:
+    """Each is an end of its path, no two are alike, and one part less would not do."""
+    names = tails([PurePosixPath("/", *path) for path in paths])
+    assert len(set(names)) == len(names)
+    assert all("/".join(path).endswith(name) for path, name in zip(paths, names, strict=True))
+    longest = max(name.count("/") for name in names)
+    assert len({tuple(path[-longest:]) for path in paths}) < len(paths) or longest == 0
 
 
 @pytest.mark.parametrize(

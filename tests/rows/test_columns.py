@@ -13,7 +13,7 @@ from tests.test_schema import FLOATS, JSON, TEXT, WEIGHTS
 
 from qdata import plugin
 from qdata.rows import formats
-from qdata.rows.columns import columns
+from qdata.rows.columns import columns, struct_fields
 from qdata.rows.formats.alpaca import Alpaca
 from qdata.rows.formats.llamafactory_v1 import LlamafactoryV1
 from qdata.rows.formats.messages import Messages
@@ -63,8 +63,7 @@ def test_columns_and_extra_make_the_row_again(rows: list[dict[str, Any]]) -> Non
         assert said(rest) == said({k: v for k, v in row.items() if k not in ALPACA})
 
 
-KNOWN_OF_A_MESSAGE = {"role", "content", "reasoning_content", "tool_calls", "name"}
-KNOWN_OF_A_MESSAGE |= {"train", "training", "loss", "weight", "loss_weight", "loss_scale"}
+KNOWN_OF_A_MESSAGE = struct_fields(MESSAGES["messages"])
 RAW_MESSAGES = st.builds(
     lambda known, unknown: known | unknown,
     st.fixed_dictionaries(

@@ -67,6 +67,57 @@ def test_plain_text_is_a_document_a_line(lines: list[str], size: int, crlf: bool
     assert dict(zip(found.ordinals, (row["text"] for row in found.rows), strict=True)) == wanted
 
 
+LINES = st.sampled_from(["", " ", "\t", "a", "b c", " d ", "\u2028", "[", "\ufeff"])
+
+
+def documents(path: Path, how: str, size: int) -> Rows:
+    """All rows of a text file, cut into parts of about `size` bytes."""
+    out = Rows([], [], [])
+    for part in source.parts_of(path, "s", path.name, size, how):
+        for mine, found in zip(out, source.read(part), strict=True):
+            mine.extend(found)  # type: ignore[arg-type]
+    return out
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(LINES, max_size=12), SIZES, st.booleans(), st.booleans())
+@example(["a", "", "", "b", "c", " ", "d"], 1, False, False)
+def test_paragraphs_are_documents(lines: list[str], size: int, crlf: bool, mark: bool) -> None:
+    """Against the rule said plainly, however the file is cut; ordinals are the lines where documents begin."""
+    text = "\ufeff" * mark + "first\n" + "\n".join(lines)
+    wanted: dict[int, list[str]] = {}
+    begins = None
+    for number, line in enumerate(["first", *lines], 1):
+        begins = (begins or number) if line.encode().strip() else None
+        if begins:
+            wanted.setdefault(begins, []).append(line)
+    with tempfile.TemporaryDirectory() as folder:
+        file = write(Path(folder), "f.txt", text.replace("\n", "\r\n") if crlf else text)
+        found, whole = documents(file, "paragraphs", size), documents(file, "file", size)
+    assert dict(zip(found.ordinals, (row["text"].split("\n") for row in found.rows), strict=True)) == wanted
+    assert found.bad == []
+    assert whole.rows == [{"text": "\n".join(["first", *lines]).removesuffix("\n")}]
+    assert whole.ordinals == [1]
+
+
+def test_documents_are_asked_for_of_text_only(tmp_path: Path) -> None:
+    """Lines are the default; a compressed text is text, a table is none; a broken document is told with its line."""
+    text = "a\nb\n\nc\n"
+    for name in ("f.txt", "f.text", "f"):
+        file = write(tmp_path, name, text)
+        assert documents(file, "paragraphs", 9).rows == [{"text": "a\nb"}, {"text": "c"}]
+    assert documents(write(tmp_path, "f.txt", text), "lines", 9) == rows_of(write(tmp_path, "f.txt", text), 9)
+    assert documents(write(tmp_path, "g.txt", '{"a": 1}\n\n{"b": 2}\n'), "paragraphs", 9).ordinals == [1, 3]
+    assert documents(write(tmp_path, "f.txt.gz", gzip.compress(text.encode())), "file", 9).rows == [{"text": text[:-1]}]
+    assert documents(write(tmp_path, "f.txt", "\n \n"), "file", 9) == Rows([], [], [])
+    for how in ("lines", "paragraphs", "file"):
+        with pytest.raises(QdataError, match=rf"f\.jsonl: documents = {how} is for plain text only \(\.txt, \.text\)"):
+            documents(write(tmp_path, "f.jsonl", '{"text": "a"}\n'), how, 9)
+    found = documents(write(tmp_path, "f.txt", b"a\n\nb\n\xff\n\nc\n"), "paragraphs", 1)
+    assert [(b.ordinal, b.reason) for b in found.bad] == [(3, "not UTF-8 (byte 0xff in line 4)")]
+    assert found.ordinals == [1, 6]
+
+
 @pytest.mark.parametrize("suffix", COMPRESSED[1:])
 def test_compressed_files_are_what_they_hold(tmp_path: Path, suffix: str) -> None:
     """Several streams one after the other are one file; a cut or foreign one is refused, never read by half."""

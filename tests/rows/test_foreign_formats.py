@@ -132,7 +132,7 @@ def test_v1_parts_that_make_no_message_are_told(parts: list[dict[str, Any]], rea
     [
         ({"messages": [{"role": "assistant", "content": []}]}, "the answer is null or missing"),
         ({"messages": [{"role": "user", "content": [part("reasoning", "r")]}]}, "a message without content"),
-        ({"messages": [{"role": "human", "content": [part("text", "q")]}]}, "a message whose role is not one of"),
+        ({"messages": [{"role": "human", "content": [part("text", "q")]}]}, 'message 0: role "human" is not one of'),
         ({"messages": []}, "an empty list of messages"),
     ],
     ids=str,

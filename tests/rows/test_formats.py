@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
@@ -342,14 +343,23 @@ def test_a_map_is_applied_before_looking() -> None:
         ("muice", {"system": "s"}, "no messages"),
         ("messages", {"messages": [{"role": "user", "content": "q"}, {"role": "assistant"}]}, "the answer is null or"),
         ("messages", {"messages": [{"role": "user"}]}, "a message without content"),
-        ("messages", {"messages": [{"content": "q"}]}, "a message whose role is not one of system, user, assistant"),
-        ("messages", {"messages": [{"role": "User", "content": "q"}]}, "a message whose role is not one of"),
-        ("messages", {"messages": [None]}, "a message whose role is not one of"),
+        (
+            "messages",
+            {"messages": [{"content": "q"}]},
+            "message 0: no role; wanted one of system, user, assistant, tool",
+        ),
+        (
+            "messages",
+            {"messages": [*QUESTION, {"role": "User", "content": "q"}]},
+            'message 1: role "User" is not one of sys',
+        ),
+        ("messages", {"messages": [{"role": "x" * 99, "content": "q"}]}, f'message 0: role "{"x" * 56}… is not one of'),
+        ("messages", {"messages": [None]}, "message 0: no role; wanted one of"),
         ("messages", {"messages": []}, "an empty list of messages"),
         ("messages", {"text": "t"}, "no messages"),
         ("sharegpt", {"conversations": [{"from": "gpt", "value": None}]}, "the answer is null or missing"),
         ("sharegpt", {"conversations": [{"from": "human"}]}, "a message without content"),
-        ("sharegpt", {"conversations": [{"value": "q"}]}, "a message whose role is not one of"),
+        ("sharegpt", {"conversations": [{"value": "q"}]}, "message 0: no role; wanted one of"),
         ("preference", {"prompt": "q", "chosen": "a"}, "the rejected answer is null or missing"),
         ("preference", {"prompt": "q", "rejected": "b", "chosen": None}, "the chosen answer is null or missing"),
         ("preference", {"prompt": None, "rejected": "b", "chosen": "a"}, "a message without content"),
@@ -424,3 +434,16 @@ def test_a_history_entry_is_a_pair(tmp_path: Path) -> None:
     frame, bad = loaded([{"instruction": "q", "output": "a", "history": [["q", "a", "more"]]}], "alpaca", tmp_path)
     assert frame.is_empty()
     assert [b.reason for b in bad] == ["history[0]: wanted [question, answer], got more than two texts"]
+
+
+def test_unknown_roles_are_one_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each message names its role and place; counted they are one kind of mistake."""
+    monkeypatch.chdir(tmp_path)
+    odd = [{"messages": [*QUESTION, *ANSWER, {"role": role, "content": "x"}]} for role in ("narrator", "critic")]
+    good = {"messages": [*QUESTION, *ANSWER]}
+    Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [good, good, *odd]), encoding="utf-8")
+    done = convert([Source(path="in.jsonl")], "messages", Path("out.jsonl"), skip_bad=True)
+    assert done.manifest["rows"]["dropped"] == {"read.unknown_role": 2}
+    told = [json.loads(text)["reason"] for text in pl.read_parquet("out.jsonl.qdata/dropped.parquet")["extra"]]
+    wanted = "is not one of system, user, assistant, tool"
+    assert told == [f'message 2: role "{role}" {wanted}' for role in ("narrator", "critic")]

@@ -88,6 +88,62 @@ def test_a_download_that_was_killed_goes_on(hub: Hub) -> None:
     assert not list(cached().glob("blobs/*part")), "nothing half is left"
 
 
+LARGE = "data/train.jsonl"
+DATA = Path("data/align-anything")
+
+
+@pytest.fixture
+def data(hub: Hub) -> bytes:
+    """The hub has a data set too, of one file of three pieces and a small one: the bytes of the large one."""
+    rows = b"".join(b'{"prompt": "%07d", "response": "r"}\n' % i for i in range(3 * CHUNK // 36))
+    hub.files = {LARGE: rows, "README.md": b"# a data set\n"}
+    return rows
+
+
+def test_a_data_set_that_was_killed_goes_on(hub: Hub, data: bytes) -> None:
+    """As of a model; what lies in the data set's folder is whole, at any time, and nothing half is left."""
+    hub.cut[LARGE] = ["stall"]
+    words = [sys.executable, "-m", "qdata.cli", "fetch", "align-anything"]
+    process = subprocess.Popen(words, env=environment(hub.url), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not any(p.stat().st_size >= CHUNK for p in DATA.glob(".cache/qdata/*.qdata-part")):
+            assert process.poll() is None, "it ended before it could be stopped"
+            time.sleep(0.05)
+        assert not (DATA / LARGE).exists()
+    finally:
+        process.kill()
+        process.wait(30)
+    hub.go_on.set()
+    assert hub.gets(LARGE) == [None]
+    assert not (DATA / LARGE).exists()
+    done = fetch(hub.url)
+    assert done.returncode == 0, done.stderr
+    assert hub.gets(LARGE) == [None, f"bytes={CHUNK}-"], "only the rest was sent"
+    assert {name: (DATA / name).read_bytes() for name in hub.files} == hub.files
+    assert not (DATA / ".cache/qdata").exists()
+    hub.seen.clear()
+    assert fetch(hub.url).returncode == 0
+    assert not [path for _, path, _ in hub.seen if "/resolve/" in path], "what is here is not asked for again"
+
+
+def test_a_new_version_of_a_large_file_takes_the_place_of_the_old_one(hub: Hub, data: bytes) -> None:
+    """The hub's content changed, in length or only in letters: a second fetch brings it."""
+    assert fetch(hub.url).returncode == 0
+    longer = data + b'{"prompt": "new", "response": "r"}\n'
+    for commit, new in (("b", longer), ("c", longer.replace(b"0000001", b"1000000", 1))):
+        hub.files[LARGE], hub.commit = new, commit * 40
+        assert fetch(hub.url).returncode == 0
+        assert (DATA / LARGE).read_bytes() == new
+
+
+@pytest.mark.parametrize("name", ["../escape.jsonl", "/tmp/escape.jsonl", "a/../../escape.jsonl"])
+def test_a_name_that_leads_out_of_the_folder_is_refused(hub: Hub, data: bytes, name: str) -> None:
+    """A repository of a stranger must not say where its files land."""
+    hub.files[name] = data
+    assert "leads out of data/align-anything" in told(fetch(hub.url))
+    assert not [p for p in Path.cwd().parent.rglob("*escape*") if p.is_file()]
+
+
 def test_what_was_kept_is_not_believed(hub: Hub) -> None:
     """A part whose bytes are not the hub's is told and thrown away; the next run starts it anew."""
     assert fetch(hub.url, f"model:{MODEL_ID}").returncode == 0

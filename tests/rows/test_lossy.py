@@ -51,6 +51,16 @@ def test_a_reduced_row_can_be_said_and_nothing_is_added(
     assert less.conversation["row"] == row["row"]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_of_a_lone_system_prompt_nothing_is_left(name: str) -> None:
+    """Either the dialect holds such a row, or it says in words that it does not; leaving out the prompt is no way."""
+    row = of_kind(name, conversation(chat(system="")))
+    if (lost := kinds.loses(FORMATS[name], row)) is None:
+        assert FORMATS[name].claims(FORMATS[name].write(row))
+    else:
+        assert (len(lost) > 3, kinds.reduced(FORMATS[name], row)) == (True, None)
+
+
 REDUCED = [
     ("pairs", conversation(chat("q", "a", system="s"), tools=TOOL), "the tools, the system prompt", chat("q", "a")),
     ("alpaca", conversation(chat("q", "a", system="s"), tools=TOOL), "the tools", chat("q", "a", system="s")),

@@ -81,14 +81,14 @@ def test_any_registry_can_be_named_in_full(here: Path) -> None:
 
 
 def test_only_what_an_entry_names_is_read(here: Path) -> None:
-    """`system` and `history` count where `columns` names them, as there; what does not is kept as it is."""
+    """`system` and `history` count where `columns` names them, as there; others are kept, under names nobody reads."""
     named = {"prompt": "instruction", "response": "output", "history": "history"}
     write(Path(), {"plain": {"file_name": "r.json"}, "named": {"file_name": "r.json", "columns": named}}, r=ALPACA)
     assert said("plain") == [["user: i\nx", "assistant: o"]]
     assert said("named") == [["user: a", "assistant: b", "user: i", "assistant: o"]]
     convert([Source(path="plain")], "messages", Path("o.jsonl"))
     row = json.loads(Path("o.jsonl").read_text(encoding="utf-8"))
-    assert (row["system"], row["history"]) == ("s", [["a", "b"]])
+    assert (row["system[]"], row["history"]) == ("s", [["a", "b"]])
 
 
 def test_columns_are_mapped(here: Path) -> None:
@@ -133,6 +133,47 @@ def test_openai_tags_are_our_messages(here: Path) -> None:
     assert said("x") == [["user: q", "assistant: None", "tool: r", "assistant: a"]]
 
 
+TALK = [{"who": "Kunde", "what": "q"}]
+TAGS = {"role_tag": "who", "content_tag": "what", "user_tag": "Kunde", "assistant_tag": "Bot"}
+OPENAI = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+GOOD, BAD = {"who": "Bot", "what": "a"}, {"who": "Bot", "what": "b"}
+CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("entry", "row", "dialect", "wanted"),
+    [
+        ({"ranking": True, "columns": {"prompt": "p", "query": "more", "chosen": "c", "rejected": "r"}},
+         {"p": "q", "more": "m", "c": "a", "r": "b", "system": "s"},
+         "alpaca_preference", ["q\nm", "a", "b", None, None]),
+        ({"ranking": True, "formatting": "sharegpt", "tags": TAGS,
+          "columns": {"messages": "talk", "chosen": "c", "rejected": "r", "system": "rule"}},
+         {"talk": TALK, "c": GOOD, "r": BAD, "rule": ""}, "sharegpt_preference", ["q", "a", "b", None, None]),
+        ({"columns": {"prompt": "p", "response": "r", "kto_tag": "good"}},
+         {"p": "q", "r": "a", "good": True, "label": "x"},
+         "kto_alpaca", ["q a", None, None, True, None]),
+        ({"formatting": "sharegpt", "tags": TAGS, "columns": {"messages": "talk", "kto_tag": "label"}},
+         {"talk": [*TALK, GOOD], "label": False}, "kto_sharegpt", ["q a", None, None, False, None]),
+        ({"formatting": "sharegpt", "tags": OPENAI, "columns": {"messages": "completion", "kto_tag": "good"}},
+         {"completion": CHAT, "good": True, "label": "x"}, "kto_messages", ["q a", None, None, True, None]),
+        ({"columns": {"prompt": "content"}}, {"content": "t", "text": "u", "url": "v"},
+         "text", [None, None, None, None, "t"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_pairs_judged_answers_and_text(
+    here: Path, entry: dict[str, Any], row: dict[str, Any], dialect: str, wanted: list[Any]
+) -> None:
+    """Rows of every kind, in either layout and under other names; only what the entry names is read."""
+    write(Path(), {"x": entry | {"file_name": "r.json"}}, r=[row])
+    assert catalog.entries()["x"].format == dialect
+    recipe = DataRecipe(sources=(Source(path="x"),))
+    _, (work,) = pipeline._works(recipe, Path(), Path("cache"), False, None)
+    (made,) = process(work).conversations().to_dicts()
+    turns = [made[name] and " ".join(m["content"] for m in made[name]) for name in ("messages", "chosen", "rejected")]
+    assert [*turns, made["label"], made["text"]] == wanted
+
+
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
@@ -145,10 +186,13 @@ def test_openai_tags_are_our_messages(here: Path) -> None:
         ({"file_name": "r", "columns": ["prompt"]}, "its columns are not an object of names"),
         ({"file_name": "r", "num_samples": -1}, "its num_samples is -1"),
         ({"file_name": "r", "formatting": "chatml"}, "its formatting is 'chatml'"),
-        ({"file_name": "r", "ranking": True}, "its rows are preference pairs"),
+        ({"file_name": "r", "ranking": True}, "its rows are preference pairs (ranking), and it does not name both"),
+        ({"file_name": "r", "ranking": True, "columns": {"prompt": "p", "chosen": "c"}}, "does not name both chosen"),
+        ({"file_name": "r", "ranking": True, "columns": {"chosen": "c", "rejected": "r"}}, "it names no prompt column"),
+        ({"file_name": "r", "ranking": True, "columns": {"messages": "m", "videos": "v"}}, "its rows hold videos"),
         ({"file_name": "r", "columns": {"messages": "m", "images": "i"}}, "its rows hold images; only text is read"),
-        ({"file_name": "r", "columns": {"prompt": "p", "response": "r", "kto_tag": "l"}}, "judged answers"),
-        ({"file_name": "r", "columns": {"prompt": "text"}}, "plain text for pretraining"),
+        ({"file_name": "r", "columns": {"prompt": "p", "kto_tag": "l"}}, "judged answers (kto_tag), and it names no"),
+        ({"file_name": "r", "columns": {"prompt": "p", "query": "q"}}, "pretraining text (no response), and it names"),
         ({"file_name": "r", "columns": {"response": "text"}}, "it names no prompt column"),
         ({"file_name": "r", "formatting": "sharegpt", "columns": {"prompt": "text"}}, "it names no messages column"),
     ],
@@ -234,15 +278,16 @@ def test_a_doubled_name_in_a_map_is_refused_by_its_kind(here: Path) -> None:
 
 
 def test_the_real_registry(here: Path, real_data: Path) -> None:
-    """All 104 entries are there; each is read by a dialect of ours or says why not; all chat files of it are read."""
+    """All 104 entries are there; each is read by a dialect of ours or says why not; all files of text are read."""
     entries = registry.read(real_data / "llamafactory" / "dataset_info.json")
     assert len(entries) == 104
     reasons = Counter(entry.unsupported for entry in entries.values())
     assert all(bool(entry.format) is not bool(entry.unsupported) for entry in entries.values())
-    assert reasons[""] > 50
+    assert reasons[""] > 80
     local = {n: e for n, e in entries.items() if e.path and Path(e.path).exists() and not e.unsupported}
     assert local.keys() == {
-        *("identity", "alpaca_en_demo", "alpaca_zh_demo", "glaive_toolcall_en_demo", "glaive_toolcall_zh_demo")
+        *("identity", "alpaca_en_demo", "alpaca_zh_demo", "glaive_toolcall_en_demo", "glaive_toolcall_zh_demo"),
+        *("dpo_en_demo", "dpo_zh_demo", "kto_en_demo", "wiki_demo", "c4_demo"),
     }
     for name, rows in (("identity", 91), ("glaive_toolcall_zh_demo", 300)):
         assert len(said(f"{real_data}/llamafactory/dataset_info.json:{name}")) == rows

@@ -21,7 +21,7 @@ from qdata import cli_look
 from qdata.cli_base import Group, Persona, console, fraction_or_number, input_options, persona_values, sources_of
 from qdata.errors import QdataError
 from qdata.paths import name_of
-from qdata.recipe import DataRecipe, Specials, Think, TooLong, help_of
+from qdata.recipe import DataRecipe, Documents, Specials, Think, TooLong, help_of
 
 STDOUT = Path("-")
 
@@ -75,6 +75,7 @@ def convert(
     from_: str | None,
     rename: dict[str, str],
     character: str | None,
+    documents: Documents | None,
     max_samples: int | None,
     overwrite: bool,
     as_json: bool,
@@ -95,7 +96,8 @@ def convert(
         raise QdataError("no input given; wanted files, folders or a catalogue name (`qdata catalog` lists them)")
     if output == STDOUT and as_json:
         raise QdataError("-o - and --json: both would go to stdout; leave one out")
-    sources = sources_of(inputs, format=from_, map=rename, character=character, max_samples=max_samples)
+    how: dict[str, Any] = {"character": character, "documents": documents, "max_samples": max_samples}
+    sources = sources_of(inputs, format=from_, map=rename, **how)
     report.left_out(console, sources)
     if output == STDOUT:
         with tempfile.TemporaryDirectory() as folder:
@@ -144,6 +146,7 @@ def render(
     from_: str | None,
     rename: dict[str, str],
     character: str | None,
+    documents: Documents | None,
     max_samples: int | None,
     validation: tuple[str, ...],
     output: Path | None,
@@ -165,8 +168,8 @@ def render(
         last = workspace.last("rows")
         console.print(f"no input given: taking the last output, [bold]{escape(str(last))}[/]", highlight=False)
         inputs = (str(last),)
-    how: dict[str, Any] = {"format": from_, "map": rename, "character": character, "max_samples": max_samples}
-    sources, held_out = (sources_of(paths, **how) for paths in (inputs, validation))
+    how: dict[str, Any] = {"character": character, "documents": documents, "max_samples": max_samples}
+    sources, held_out = (sources_of(paths, format=from_, map=rename, **how) for paths in (inputs, validation))
     report.left_out(console, [*sources, *held_out])
     recipe = DataRecipe(sources=sources, validation=held_out, **settings)
     target = output or _shards_folder([one.path for one in sources], recipe.template)

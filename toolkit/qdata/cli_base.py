@@ -6,14 +6,14 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import click
 from rich.console import Console
 from rich.markup import escape
 
 from qdata.errors import QdataError, did_you_mean
-from qdata.recipe import DataRecipe, Source, help_of
+from qdata.recipe import DataRecipe, Documents, Source, help_of
 
 LANGUAGES = ("zh", "en")  # those that the placeholders step tells apart
 _MAX_SAMPLES = "N rows of each input, drawn by seed from all of its files; the ledger names the others."
@@ -118,6 +118,7 @@ def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--from", "from_", metavar="DIALECT", help=help_of(Source, "format")),
         click.option("--map", "rename", metavar="OURS=THEIRS,…", callback=column_map, help=help_of(Source, "map")),
         click.option("--character", metavar="NAME", help=help_of(Source, "character")),
+        click.option("--documents", type=click.Choice(get_args(Documents)), help=help_of(Source, "documents")),
         click.option("--max-samples", type=click.IntRange(min=1), metavar="N", help=_MAX_SAMPLES),
         click.option("--seed", default=0, show_default=True, help=help_of(DataRecipe, "seed")),
         click.option("--strict", is_flag=True, help=_STRICT),

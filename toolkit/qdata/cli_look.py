@@ -107,7 +107,10 @@ def formats() -> None:
 @click.command()
 @click.argument("shards", required=False, type=click.Path(path_type=Path))
 @click.option(
-    "--row", default="0", metavar="N|ROW_ID", help="Row number in the split, or an id like muice/train.jsonl#8."
+    "--row",
+    default="0",
+    metavar="N|ROW_ID",
+    help="Row number in the split, from 0 (-1 is the last), or an id like muice/train.jsonl#8.",
 )
 @click.option("--split", default="train", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print ids, texts and labels as JSON.")

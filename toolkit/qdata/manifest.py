@@ -33,6 +33,7 @@ def inputs_of(inputs: Sequence[Found], done: Sequence[Read]) -> list[dict[str, A
                 "relative": one.relative,
                 "format": found.detection.format,
                 "map": dict(one.rename),
+                "documents": one.documents,
                 "max_samples": one.max_samples,
                 "sample": bool(found.samples),
                 "split": next((d.work.split for d in done if d.work.part.path == one.path), "train"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import platformdirs
 
@@ -25,6 +25,22 @@ def cache_dir() -> Path:
 def shipped(name: str) -> Path:
     """A file or folder that ships with the package: `templates/…`, `recipes/…`."""
     return Path(str(resources.files("qdata") / "data")) / name
+
+
+def tails(paths: Sequence[PurePath], taken: Collection[str] = ()) -> list[str]:
+    """The last parts of absolute paths, as few of them as tell all apart and are none of `taken`.
+
+    Raises QdataError where even whole paths do not.
+
+    >>> tails([PurePath("/home/me/a/train.jsonl"), PurePath("/mnt/b/train.jsonl")])
+    ['a/train.jsonl', 'b/train.jsonl']
+    """
+    parts = [path.parts[1:] for path in paths]
+    for many in range(1, max(map(len, parts)) + 1):
+        found = ["/".join(one[-many:]) for one in parts]
+        if len(set(found)) == len(found) and set(found).isdisjoint(taken):
+            return found
+    raise QdataError(f"{paths[0]}: another file has the same place in row ids; name one of the two sources (name = …)")
 
 
 @contextmanager

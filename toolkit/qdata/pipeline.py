@@ -59,9 +59,9 @@ def find(sources: Sequence[Source], base: Path = Path()) -> list[Found]:
     for one in catalog.resolve(sources, base):
         if one.format:
             plugin.find(formats, one.format)  # a misspelt name is refused before any work
-        head = source.peek(one.path, one.source, one.relative)
+        head = source.peek(one.path, one.source, one.relative, documents=one.documents)
         if head.bad and not head.rows:
-            container = next(source.parts_of(one.path, one.source, one.relative)).container
+            container = next(source.parts_of(one.path, one.source, one.relative, documents=one.documents)).container
             first = head.bad[:NAMED]  # how many there are, peeking does not tell
             raise aside.nothing_left(one.path, aside.unreadable(one.path, container, first, len(first)))
         told = detect.detect(head.rows, str(one.path), one.rename, only=one.format)
@@ -215,7 +215,7 @@ def parts_of(inputs: Sequence[Found], seed: int) -> Iterator[tuple[Found, list[P
     groups: dict[int, list[tuple[Found, list[Part]]]] = {}
     for found in inputs:
         one = found.input
-        parts = list(source.parts_of(one.path, one.source, one.relative))
+        parts = list(source.parts_of(one.path, one.source, one.relative, documents=one.documents))
         groups.setdefault(one.group, []).append((found, parts))
     for files in groups.values():
         count = files[0][0].input.max_samples

@@ -25,6 +25,7 @@ T = TypeVar("T")
 Loss = Literal["assistant", "last", "whole"]
 Think = Literal["keep", "strip", "empty_masked", "empty_trained", "none"]
 TooLong = Literal["drop", "truncate_turns", "truncate", "split", "error"]
+Documents = Literal["lines", "paragraphs", "file"]
 Specials = Literal["text", "keep", "error"]
 
 
@@ -54,6 +55,9 @@ class Source:
     )
     character: str | None = option(
         None, "who answers in talks of characters (ChatHaruhi): a name, or NAME,NAME for one under several names"
+    )
+    documents: Documents | None = option(
+        None, "what a document of plain text (.txt) is: a line (default), what stands between blank lines, or the file"
     )
     max_samples: int | None = option(None, "this many rows drawn by seed from all files of the source; default: all")
     think: Think | None = option(None, "thinking policy of these rows; default: the one of [data]")

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -169,15 +169,25 @@ def _with_the_rest(form: Any, conversation: Row) -> Row | str:
     if conversation["extra"] is None:
         return out
     lists = {name: out[name] for name, dtype in form.columns.items() if name in out and struct_fields(dtype)}
-    for key, value in exact.loads(conversation["extra"].encode()).items():
+    extra = exact.loads(conversation["extra"].encode())
+    unread = {key for key in extra if key in form.columns and key not in out}
+    for key, value in extra.items():
         turns = _turns_of(key, lists)
-        pairs = list(zip(turns, value, strict=True)) if _is_of_turns(key, value, turns) else [(out, {key: value})]
+        name = _free_name(key, extra.keys() | out.keys()) if key in unread else key
+        pairs = list(zip(turns, value, strict=True)) if _is_of_turns(key, value, turns) else [(out, {name: value})]
         for place, rest in pairs:
             if clash := next((k for k, v in rest.items() if k in place and not _same(place[k], v)), None):
                 whose = "a turn's own" if place is not out else "a column"
                 return f"{whose} {clash!r}, whose name it writes itself; rename it in the input"
             place |= rest
     return out
+
+
+def _free_name(name: str, taken: Set[str]) -> str:
+    """A name for a column that nobody read, under which nobody reads it in the output either."""
+    while name in taken:
+        name += "[]"
+    return name
 
 
 def _turns_of(key: str, lists: dict[str, Any]) -> list[Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qdata.errors import QdataError, did_you_mean
-from qdata.paths import shipped
+from qdata.paths import shipped, tails
 from qdata.recipe import Source, structure
 from qdata.rows import registry, repository
 from qdata.rows import source as containers
@@ -35,6 +35,7 @@ class Input:
     think: str | None = None  # thinking policy of these rows, where their source names one
     sample: bool = False  # the rows are a sample that ships with us, not the data set itself
     character: str | None = None  # who answers, where the rows are talks of characters
+    documents: str | None = None  # what a document of plain text is
     max_samples: int | None = None  # of all files of its source together
     group: int = 0  # which source of the list this is a file of
 
@@ -123,6 +124,7 @@ def _resolve(one: Source, base: Path) -> list[Input]:
             one.think,
             _is_sample(file),
             one.character,
+            one.documents,
             one.max_samples or entry.max_samples,
         )
         for file in files
@@ -193,8 +195,14 @@ def _distinct(inputs: list[Input]) -> list[Input]:
     by_name: dict[tuple[str, str], list[int]] = {}
     for index, found in enumerate(inputs):
         by_name.setdefault((found.source, found.relative), []).append(index)
-    for clash in by_name.values():
-        for index in clash if len(clash) > 1 else ():
-            parts = inputs[index].path.resolve().parts
-            inputs[index] = replace(inputs[index], relative="/".join(parts[1:]))
+    taken = set(by_name)
+    for (name, _), clash in by_name.items():
+        if len(clash) == 1:
+            continue
+        paths = [inputs[index].path for index in clash]
+        others = {relative for source, relative in taken if source == name}
+        names = tails([path.parent.resolve() / path.name for path in paths], others)
+        for index, relative in zip(clash, names, strict=True):
+            inputs[index] = replace(inputs[index], relative=relative)
+        taken |= {(name, relative) for relative in names}
     return inputs

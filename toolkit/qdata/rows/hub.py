@@ -6,10 +6,12 @@ The client honours `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_CACHE`. A second run go
 from __future__ import annotations
 
 import hashlib
+import re
+import shutil
 from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from qdata.errors import QdataError, did_you_mean
 from qdata.rows.catalog import INCOMPLETE, WORKSPACE, entries, named
@@ -17,7 +19,9 @@ from qdata.rows.catalog import INCOMPLETE, WORKSPACE, entries, named
 MODEL = "model:"
 # Weights a repository holds a second time, for other frameworks; safetensors is what transformers reads.
 _DUPLICATES = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "original/*", "onnx/*")
-_PIECEWISE = 10 << 20  # bytes from which a file of a model is kept when it has half arrived
+_PIECEWISE = 10 << 20  # bytes from which a file is kept when it has half arrived
+_PARTS = Path(".cache") / "qdata"  # where the files of a data set grow, inside its folder
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def fetch(name: str, revision: str | None = None) -> Path:
@@ -51,18 +55,23 @@ def _fetch_data(name: str, repo: str, wanted: list[str] | None, revision: str | 
     target = WORKSPACE / name
     try:
         # Asked first: snapshot_download calls it a success when the hub is silent and some files are here already.
-        info = api.dataset_info(repo, revision=revision or "main", timeout=30)
+        info = api.dataset_info(repo, revision=revision or "main", timeout=30, files_metadata=True)
+        files = [file for file in info.siblings or () if _is_wanted(file.rfilename, wanted)]
         target.mkdir(parents=True, exist_ok=True)
         (target / INCOMPLETE).write_text("qdata fetch has not finished here\n", encoding="utf-8")
+        for file in files:
+            at = _inside(target, file.rfilename)
+            if file.size is None or (file.size >= _PIECEWISE and not _has_size(at, file.size)):
+                _large_file(api, _File(repo, "dataset", file.rfilename, info.sha or "main"), target / _PARTS, at)
         snapshot_download(
             repo, repo_type="dataset", revision=info.sha or revision, local_dir=target, allow_patterns=wanted
         )
-        there = [file.rfilename for file in info.siblings or () if _is_wanted(file.rfilename, wanted)]
-        missing = [file for file in there if not (target / file).exists()]
+        missing = [file.rfilename for file in files if not (target / file.rfilename).exists()]
     except (_http_error(), OSError) as error:
         reason = _refused(error, revision, "data set")
     else:
         if not missing:
+            shutil.rmtree(target / _PARTS, ignore_errors=True)
             (target / INCOMPLETE).unlink()
             return target.resolve()
         reason = f"{len(missing)} files did not arrive, the first is {missing[0]}; run the same command again"
@@ -71,8 +80,9 @@ def _fetch_data(name: str, repo: str, wanted: list[str] | None, revision: str | 
 
 def _fetch_model(repo: str, revision: str | None) -> Path:
     """Into the hub cache, so that `[model] name = "ORG/NAME"` finds it, without a hub from then on."""
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.file_download import repo_folder_name
 
     api = HfApi()
     try:
@@ -80,8 +90,9 @@ def _fetch_model(repo: str, revision: str | None) -> Path:
         names = [file.rfilename for file in info.siblings or ()]
         twice = _DUPLICATES if any(name.endswith(".safetensors") for name in names) else ()
         wanted = [name for name in names if not any(fnmatch(name, pattern) for pattern in twice)]
+        blobs = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "blobs"
         for one in wanted:
-            _large_file(api, repo, one, info.sha or "main")
+            _large_file(api, _File(repo, "model", one, info.sha or "main"), blobs)
         folder = snapshot_download(repo, revision=info.sha or revision, allow_patterns=wanted or None)
         if gone := [name for name in wanted if not (Path(folder) / name).exists()]:
             raise OSError(f"{len(gone)} files did not arrive, the first is {gone[0]}")
@@ -94,48 +105,59 @@ def _fetch_model(repo: str, revision: str | None) -> Path:
     return Path(folder)
 
 
-def _large_file(api: Any, repo: str, name: str, revision: str) -> None:
-    """Puts a large file where the hub's cache keeps it, going on with what an earlier run got of it.
+class _File(NamedTuple):
+    """A file of a repository on the hub."""
 
-    The client of the hub throws half a file away when it is stopped, and a file of weights takes an hour.
+    repo: str
+    kind: str  # model | dataset
+    name: str
+    revision: str
+
+
+def _large_file(api: Any, file: _File, parts: Path, destination: Path | None = None) -> None:
+    """Puts a large file where the hub's client looks for it, going on with what an earlier run got of it.
+
+    The client throws half a file away when it is stopped, and a large one takes an hour. It grows in the folder
+    `parts`, and stays there under the sha256 of its content where no destination is given.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.file_download import http_get, repo_folder_name
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
 
-    url = hf_hub_url(repo, name, revision=revision, endpoint=api.endpoint)
+    url = hf_hub_url(file.repo, file.name, repo_type=file.kind, revision=file.revision, endpoint=api.endpoint)
     about = get_hf_file_metadata(url, endpoint=api.endpoint)
-    if about.etag is None or (about.size or 0) < _PIECEWISE:
-        return
-    blob = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "blobs" / about.etag
-    if blob.exists():
-        return
-    blob.parent.mkdir(parents=True, exist_ok=True)
-    partial = blob.with_name(blob.name + ".qdata-part")
+    etag, size = about.etag or "", about.size or 0
+    if not _SHA256.fullmatch(etag) or size < _PIECEWISE:
+        return  # files that are not large have another etag, and the client gets them
+    destination, partial = destination or parts / etag, parts / f"{etag}.qdata-part"
+    if _has_size(destination, size):
+        return  # the client looks whether it is the same
+    parts.mkdir(parents=True, exist_ok=True)
     have = partial.stat().st_size if partial.exists() else 0
-    if have > (about.size or 0):
+    if have > size:
         partial.unlink()
         have = 0
-    with partial.open("ab") as file:
-        http_get(
-            url,
-            file,
-            resume_size=have,
-            headers=api._build_hf_headers(),
-            expected_size=about.size,
-            displayed_filename=name,
-        )
-    if not _is_whole(partial, about.etag):
+    if have < size:
+        with partial.open("ab") as opened:
+            headers = api._build_hf_headers()
+            http_get(url, opened, resume_size=have, headers=headers, expected_size=size, displayed_filename=file.name)
+    with partial.open("rb") as opened:
+        is_whole = hashlib.file_digest(opened, "sha256").hexdigest() == etag
+    if not is_whole:
         partial.unlink()
-        raise OSError(f"{name} is damaged: its content is not what the hub has; it was thrown away")
-    partial.rename(blob)
+        raise OSError(f"{file.name} is damaged: its content is not what the hub has; it was thrown away")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    partial.replace(destination)
 
 
-def _is_whole(file: Path, etag: str) -> bool:
-    """Whether a file has the content its etag tells; of large files that is their sha256."""
-    if len(etag) != 64:
-        return True
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest() == etag
+def _has_size(file: Path, size: int) -> bool:
+    return file.is_file() and file.stat().st_size == size
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """Where a file of a repository lies in a folder. Raises QdataError for a name that leads out of it."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise QdataError(f"{name}: a file of the repository has this name, which leads out of {folder}")
+    return folder / name
 
 
 def _point(folder: Path, name: str, commit: str | None) -> None:

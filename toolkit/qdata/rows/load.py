@@ -12,7 +12,7 @@ from qdata.errors import QdataError
 from qdata.rows import exact, formats, kinds, source
 from qdata.rows.columns import columns
 from qdata.rows.formats._turns import SECOND_ANSWERS
-from qdata.rows.parts import Bad, Part
+from qdata.rows.parts import Bad, Part, short
 
 
 class Loaded(NamedTuple):
@@ -51,13 +51,23 @@ def load(part: Part, dialect: str, rename: Mapping[str, str] | None = None, char
     by_ordinal = dict(zip(rows.ordinals, rows.rows, strict=True))
     ordinals = raw["ordinal"]
     faults = [
-        Bad(ordinals[i], reason, exact.text(by_ordinal[ordinals[i]]), _CODES.get(reason, "misfit"))
+        Bad(ordinals[i], _told(reason, shaped, i), exact.text(by_ordinal[ordinals[i]]), _CODES.get(reason, "misfit"))
         for i, reason in faulty
     ]
     return Loaded(shaped.filter(reasons.is_null()), sorted([*rows.bad, *misfits, *faults]))
 
 
-_UNKNOWN_ROLE = f"a message whose role is not one of {', '.join(schema.ROLES)}"
+def _told(reason: str, frame: pl.DataFrame, index: int) -> str:
+    """The reason with what was seen where, where it names a kind of mistake only."""
+    if reason != _UNKNOWN_ROLE:
+        return reason
+    roles = [m and m["role"] for m in frame["messages"][index]]
+    at = next(i for i, role in enumerate(roles) if role not in schema.ROLES)
+    seen = "no role; wanted one of" if roles[at] is None else f"role {short(roles[at])} is not one of"
+    return f"message {at}: {seen} {', '.join(schema.ROLES)}"
+
+
+_UNKNOWN_ROLE = "unknown role"
 _CODES = {
     _UNKNOWN_ROLE: "unknown_role",
     "no messages": "no_messages",

@@ -45,20 +45,25 @@ def entry_of(file: Path, dialect: str, rows: Iterable[Mapping[str, Any]], folder
     raise QdataError(f"{file}: LLaMA-Factory reads no {dialect}; convert it first: qdata convert {file} --to sharegpt")
 
 
+_UNSEEN = ("tool_calls", "function_call", "reasoning_content", "reasoning")
+
+
 def _messages(file: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     columns = {"messages": "messages"}
+    convert = f"convert it first: qdata convert {file} --to sharegpt"
     for row in rows:
-        if any(m.get("tool_calls") or m.get("reasoning_content") for m in row.get("messages") or ()):
+        turns = row.get("messages") or ()
+        if any(m.get(key) for m in turns for key in _UNSEEN) or any(m.get("role") == "function" for m in turns):
             raise QdataError(
-                f"{file}: LLaMA-Factory does not see tool_calls and reasoning_content of messages; convert it first: "
-                f"qdata convert {file} --to sharegpt"
+                f"{file}: LLaMA-Factory does not see tool_calls and reasoning_content of messages; {convert}"
             )
+        if row.get("functions"):
+            raise QdataError(f"{file}: LLaMA-Factory wants tools where this has functions; {convert}")
+        if row.get("system"):
+            columns["system"] = "system"
         if (tools := row.get("tools")) is not None:
             if not isinstance(tools, str):
-                raise QdataError(
-                    f"{file}: LLaMA-Factory wants tools as JSON text; convert it first: qdata convert {file} "
-                    f"--to sharegpt"
-                )
+                raise QdataError(f"{file}: LLaMA-Factory wants tools as JSON text; {convert}")
             columns["tools"] = "tools"
     return columns
 

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qdata import plugin
 from qdata.errors import QdataError
+from qdata.rows import formats
 from qdata.rows.entry import Entry
 
 NAME = "dataset_info.json"
@@ -58,7 +60,8 @@ def _entry(entry: Mapping[str, Any], folder: Path) -> Entry:
     reason = missing or _misfit(entry) or _unread(entry, formatting, columns)
     if reason:
         return Entry(**where, unsupported=reason)
-    form, rename = _alpaca(columns) if formatting == "alpaca" else _turns(columns, tags)
+    ranking = bool(entry.get("ranking"))
+    form, rename = _alpaca(columns, ranking) if formatting == "alpaca" else _turns(columns, tags, ranking)
     samples = entry.get("num_samples")
     return Entry(**where, format=form, map=rename, max_samples=samples)
 
@@ -98,18 +101,22 @@ def _unread(entry: Mapping[str, Any], formatting: Any, columns: Mapping[str, str
     """Why rows like this cannot be read here."""
     if media := [key for key in ("images", "videos", "audios") if columns[key]]:
         return f"its rows hold {' and '.join(media)}; only text is read"
-    if entry.get("ranking"):
-        return "its rows are preference pairs (ranking), which are not read through a registry"
-    if columns["kto_tag"]:
-        return "its rows are judged answers (kto_tag), which are not read through a registry"
     if formatting not in ("alpaca", "sharegpt", "openai"):
         return f"its formatting is {formatting!r}; alpaca, sharegpt and openai are read"
-    if formatting == "alpaca" and not columns["response"]:
-        return "its rows are plain text for pretraining (no response), which is not read through a registry"
+    if entry.get("ranking") and not columns["kto_tag"] and not (columns["chosen"] and columns["rejected"]):
+        return "its rows are preference pairs (ranking), and it does not name both chosen and rejected"
+    if formatting == "alpaca" and columns["kto_tag"] and not columns["response"]:
+        return "its rows are judged answers (kto_tag), and it names no response column"
     if formatting == "alpaca" and not columns["prompt"]:
         return "it names no prompt column"
     if formatting == "alpaca" and columns["tools"]:
         return "its rows are alpaca with tools, which no dialect of ours reads"
+    if (
+        formatting == "alpaca"
+        and _is_text(entry.get("ranking"), columns)
+        and any(columns[name] for name in _BESIDE_TEXT)
+    ):
+        return "its rows are pretraining text (no response), and it names more than a prompt column"
     if formatting != "alpaca" and not columns["messages"]:
         return "it names no messages column"
     return ""
@@ -124,27 +131,44 @@ def _filled(
     return {name: named.get(name) for name in known}
 
 
-def _alpaca(columns: Mapping[str, str | None]) -> tuple[str, dict[str, str]]:
-    ours = {"instruction": "prompt", "input": "query", "output": "response", "system": "system", "history": "history"}
-    return "alpaca", _changed({name: columns[theirs] or "" for name, theirs in ours.items()})
+_BESIDE_TEXT = ("query", "history", "system")
 
 
-def _turns(columns: Mapping[str, str | None], tags: Mapping[str, str | None]) -> tuple[str, dict[str, str]]:
-    """The `messages` dialect where the tags are OpenAI's, since it reads tool calls too; else `sharegpt`."""
-    openai = all(tags[tag] == name for tag, name in _OPENAI.items()) and not columns["system"]
+def _is_text(ranking: Any, columns: Mapping[str, str | None]) -> bool:
+    """Whether rows in the alpaca layout are documents: nobody answers."""
+    return not (ranking or columns["kto_tag"] or columns["response"])
+
+
+def _alpaca(columns: Mapping[str, str | None], ranking: bool) -> tuple[str, dict[str, str]]:
+    if _is_text(ranking, columns):
+        return "text", _renames("text", {"text": columns["prompt"]})
+    ours = {"instruction": "prompt", "input": "query", "output": "response"}
+    named = dict(columns) | {name: columns[theirs] for name, theirs in ours.items()}
+    form = "kto_alpaca" if columns["kto_tag"] else "alpaca_preference" if ranking else "alpaca"
+    return form, _renames(form, named)
+
+
+def _turns(
+    columns: Mapping[str, str | None], tags: Mapping[str, str | None], ranking: bool
+) -> tuple[str, dict[str, str]]:
+    """The dialects of `messages` where the tags are OpenAI's, since they read tool calls too; else ShareGPT's."""
+    kto = columns["kto_tag"]
+    openai = all(tags[tag] == name for tag, name in _OPENAI.items()) and (kto or not ranking)
     if openai and tags["function_tag"] is None and tags["system_tag"] in (None, "system"):
-        rename = _changed({"messages": columns["messages"] or "", "tools": columns["tools"] or ""})
+        form = "kto_messages" if kto else "messages"
         tool = tags["observation_tag"]
-        return "messages", rename | ({"messages[].role.tool": tool} if tool and tool != "tool" else {})
-    at = "conversations"
-    named = {at: columns["messages"], "system": columns["system"], "tools": columns["tools"]}
-    rename = _changed({name: theirs or "" for name, theirs in named.items()})
-    for tag, ours in _TAGS.items():
-        if (theirs := tags[tag]) and theirs != ours:
-            place = f"{at}[].{ours}" if tag in ("role_tag", "content_tag") else f"{at}[].from.{ours}"
-            rename[place] = theirs
-    return "sharegpt", rename
+        return form, _renames(form, columns) | ({"messages[].role.tool": tool} if tool and tool != "tool" else {})
+    form = "kto_sharegpt" if kto else "sharegpt_preference" if ranking else "sharegpt"
+    rename = _renames(form, dict(columns) | {"conversations": columns["messages"]})
+    for at in ("conversations", "chosen", "rejected") if form == "sharegpt_preference" else ("conversations",):
+        for tag, ours in _TAGS.items():
+            if (theirs := tags[tag]) and theirs != ours:
+                place = f"{at}[].{ours}" if tag in ("role_tag", "content_tag") else f"{at}[].from.{ours}"
+                rename[place] = theirs
+    return form, rename
 
 
-def _changed(rename: Mapping[str, str]) -> dict[str, str]:
-    return {ours: theirs for ours, theirs in rename.items() if ours != theirs}
+def _renames(dialect: str, named: Mapping[str, str | None]) -> dict[str, str]:
+    """The map for a dialect whose columns have these names; one that has none is not read."""
+    theirs = {name: named.get(name) or "" for name in plugin.find(formats, dialect).columns}
+    return {name: their for name, their in theirs.items() if name != their}

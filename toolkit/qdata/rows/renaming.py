@@ -63,9 +63,11 @@ def renamed(row: Mapping[str, Any], rename: Mapping[str, str], listed: Callable[
     out = {columns.get(k, k): v for k, v in row.items() if k in columns or k not in rename}
     for column in keys.keys() | values.keys():
         turns = listed(out.get(column))
+        own, their = keys.get(column, {}), values.get(column, {})
         if isinstance(turns, list):
-            own = keys.get(column, {})
-            out[column] = [_turn(t, own, values.get(column, {})) if isinstance(t, dict) else t for t in turns]
+            out[column] = [_turn(t, own, their) if isinstance(t, dict) else t for t in turns]
+        elif isinstance(turns, dict):  # an answer of a pair is a single message
+            out[column] = _turn(turns, own, their)
     return out
 
 

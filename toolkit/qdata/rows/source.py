@@ -41,10 +41,13 @@ def left_out(path: Path) -> list[tuple[Path, str]]:
     return walk.left_out(path, suffixes())
 
 
-def parts_of(path: Path, source: str, relative: str, part_bytes: int = PART_BYTES) -> Iterator[Part]:
+def parts_of(
+    path: Path, source: str, relative: str, part_bytes: int = PART_BYTES, documents: str | None = None
+) -> Iterator[Part]:
     """The parts of one file, in order, at least one. Reads the file once, for its hashes and its borders.
 
-    Raises QdataError for a missing or empty file and for a kind of file nobody here reads.
+    `documents` says what a document of plain text is. Raises QdataError for a missing or empty file and for a kind of
+    file nobody here reads.
     """
     if not path.is_file():
         raise QdataError(f"{path}: no such file")
@@ -55,7 +58,7 @@ def parts_of(path: Path, source: str, relative: str, part_bytes: int = PART_BYTE
         raise QdataError(f"{path}: cannot be read ({error.strerror}: {error.filename})") from None
     if size == 0:
         raise QdataError(f"{path}: the file is empty; wanted at least one row")
-    container = _container(path, plain)
+    container = _container(path, plain, documents)
     part = Part(source, relative, path, container, 0, size, 1, "", plain if plain != path else None)
     empty = True
     for one in _find(container).parts(part, part_bytes):
@@ -69,7 +72,11 @@ def _find(container: str) -> Any:
     return plugin.find(containers, container)
 
 
-def _container(path: Path, plain: Path) -> str:
+# What a document of plain text is (`documents` of a source), and the container that reads it.
+_DOCUMENTS = {"lines": "text", "paragraphs": "paragraphs", "file": "document"}
+
+
+def _container(path: Path, plain: Path, documents: str | None) -> str:
     with plain.open("rb") as file:
         data = file.read(HEAD_BYTES)
     head = Head(Path(stripped(path.name)).suffix.lower(), data.removeprefix(BOM), plain)
@@ -79,7 +86,12 @@ def _container(path: Path, plain: Path) -> str:
     found = max(likeness, key=lambda name: likeness[name])
     if not likeness[found]:
         raise QdataError(f"{path}: not a text file; wanted one of {', '.join(suffixes())}")
-    return found
+    if documents is None:
+        return found
+    endings = _find("text").suffixes
+    if head.suffix not in (*endings, ""):  # stdin has no ending
+        raise QdataError(f"{path}: documents = {documents} is for plain text only ({', '.join(endings)})")
+    return _DOCUMENTS[documents]
 
 
 def unit(container: str) -> str:
@@ -125,14 +137,14 @@ def sink(path: Path, name: str, columns: Mapping[str, Any]) -> Iterator[Write]:
         yield write
 
 
-def peek(path: Path, source: str, relative: str, rows: int = 100) -> Rows:
+def peek(path: Path, source: str, relative: str, rows: int = 100, documents: str | None = None) -> Rows:
     """The first rows of a file, to recognise its dialect by, and the bad ones before them. Of a large file only the
     beginning is read, if there is a row in it.
 
     Lists that stand in a table as JSON text are lists here: columns.py takes them as such where a dialect has lists.
     """
     found, bad = Rows([], [], []), list[Bad]()
-    for part in parts_of(path, source, relative, part_bytes=1 << 20):
+    for part in parts_of(path, source, relative, part_bytes=1 << 20, documents=documents):
         found = read(part)  # of a CSV file the first part may hold nothing but the header
         bad += found.bad[: rows - len(bad)]
         if found.rows:

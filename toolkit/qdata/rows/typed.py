@@ -18,7 +18,7 @@ import pyarrow as pa
 from qdata.rows import exact
 
 # Fields whose nested values are kept as JSON text: see schema.py.
-JSON_TEXT = frozenset({"tools", "tool_calls"})
+JSON_TEXT = frozenset({"tools", "tool_calls", "functions", "function_call"})
 
 _NONE = type(None)
 _TYPES = {pl.String: str, pl.Boolean: bool, pl.Float64: float}

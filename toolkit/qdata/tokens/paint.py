@@ -47,7 +47,8 @@ def row_of(directory: Path, split: str, wanted: str) -> tuple[int, dict[str, Any
                     return seen + at, batch.slice(at, 1).to_pylist()[0]
         seen += batch.num_rows
     if number is not None:
-        raise QdataError(f"{directory}: no row {wanted} in {split}; it has {seen:,}, from 0 to {seen - 1:,}")
+        rows = f"it has {seen:,}, from 0 to {seen - 1:,}; -1 is the last" if seen else "it has none"
+        raise QdataError(f"{directory}: no row {wanted} in {split}; {rows}")
     raise QdataError(f"{directory}: {_whereabouts(directory, wanted)}")
 
 

@@ -2,7 +2,8 @@
 
 A container is a class with
 
-- `suffixes`: the endings it is known by (`.gz`, `.zst`, `.bz2`, `.xz` behind them are nobody's here: compression.py),
+- `suffixes`: the endings it is known by (`.gz`, `.zst`, `.bz2`, `.xz` behind them are nobody's here: compression.py);
+  none where it is read only if asked for,
 - `likeness(head)`: whether a file is one: 3 by its name or magic number, 2 by how it begins, 1 if nobody else, 0 no,
 - `unit`: what messages call a row of it,
 - `is_table`: whether nested values may stand in it as JSON text, because its cells can hold no others,

@@ -1,4 +1,7 @@
-"""Plain text: one document a line, as the field reads it (`datasets`' text loader, LLaMA-Factory's wiki_demo.txt)."""
+"""Plain text: one document a line, as the field reads it (`datasets`' text loader, LLaMA-Factory's wiki_demo.txt).
+
+Where documents have several lines, `documents` says so: paragraphs.py, document.py.
+"""
 
 from __future__ import annotations
 

@@ -8,26 +8,72 @@ from typing import Any
 
 import polars as pl
 
-from qdata.rows.formats._trained import FIELDS, trained
+from qdata.rows.formats._trained import FIELDS, first_fault, trained, two_spellings
 from qdata.schema import ROLES
 
 _FIELDS = {
     "role": pl.String,
     "content": pl.String,
     "reasoning_content": pl.String,
+    "reasoning": pl.String,  # vLLM's and OpenRouter's word for it
     "tool_calls": pl.String,
+    "function_call": pl.String,  # OpenAI's first one: a single call
     "name": pl.String,
 }
 _WRITTEN = {"reasoning": "reasoning_content"}
 TURNS = pl.List(pl.Struct({**_FIELDS, **FIELDS}))
+_ROLES = {"function": "tool"}  # the role that answers a `function_call`
+_READ = (*ROLES, *_ROLES)
 
 
 def as_messages(turns: pl.Expr) -> pl.Expr:
-    """A list of TURNS as messages; only `reasoning_content` and the spellings of train and weight change."""
-    fields = [
-        pl.element().struct.field(name).alias("reasoning" if name == "reasoning_content" else name) for name in _FIELDS
-    ]
-    return turns.list.eval(pl.struct(*fields, *trained()))
+    """A list of TURNS as messages, whichever way reasoning, calls, train and weight are spelled."""
+    field = pl.element().struct.field
+    return turns.list.eval(
+        pl.struct(
+            field("role").replace(_ROLES),
+            field("content"),
+            pl.coalesce(field("reasoning_content"), field("reasoning")).alias("reasoning"),
+            _calls().alias("tool_calls"),
+            field("name"),
+            *trained(),
+        )
+    )
+
+
+def faults(turns: str, column: pl.Expr | None = None) -> pl.Expr:
+    """The first of the TURNS of a column that says one thing in two spellings, and differently: in words, or null.
+
+    `column` is where they are, if not in the column called `turns`.
+    """
+    field = pl.element().struct.field
+    call, twice = field("function_call"), "{} and {} differ, two spellings of one thing; wanted one of them"
+    wrong = (
+        pl.when(field("reasoning_content") != field("reasoning"))
+        .then(pl.lit(twice.format("reasoning_content", "reasoning")))
+        .when(_calls_one() & ~call.str.contains(_IS_CALL))
+        .then(pl.format("function_call: wanted an object with name and arguments, got {}", call.str.head(60)))
+        .when(_calls_one() & ~field("tool_calls").str.contains(_NO_CALLS))
+        .then(pl.lit("tool_calls and function_call both call; wanted one of them"))
+    )
+    return first_fault(pl.col(turns) if column is None else column, turns, pl.coalesce(two_spellings(), wrong))
+
+
+# Tables fill up what is not there: with null, and some of them with an object of nulls.
+_NO_CALL = r'^\s*(null|\{\s*("\w+"\s*:\s*null\s*,?\s*)*\})?\s*$'
+_NO_CALLS = r"^\s*(null|\[\s*\])?\s*$"
+_IS_CALL = r'(?s)^\s*\{.*"name".*\}\s*$'
+
+
+def _calls() -> pl.Expr:
+    """Inside `list.eval` over TURNS: the calls, in either spelling."""
+    field = pl.element().struct.field
+    return pl.when(_calls_one()).then(pl.format("[{}]", field("function_call"))).otherwise(field("tool_calls"))
+
+
+def _calls_one() -> pl.Expr:
+    """Inside `list.eval` over TURNS: whether there is a `function_call`."""
+    return ~pl.element().struct.field("function_call").str.contains(_NO_CALL)
 
 
 def written(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -48,11 +94,11 @@ def written_tools(conversation: dict[str, Any]) -> dict[str, Any]:
 
 
 def are_messages(value: Any) -> bool:
-    """A list of messages with our four roles, and text or OpenAI's parts."""
+    """A list of messages with our four roles, or the old `function`, and text or OpenAI's parts."""
     return (
         isinstance(value, list)
         and bool(value)
-        and all(isinstance(m, dict) and m.get("role") in ROLES and _is_content(m.get("content")) for m in value)
+        and all(isinstance(m, dict) and m.get("role") in _READ and _is_content(m.get("content")) for m in value)
     )
 
 

@@ -21,15 +21,22 @@ def trained() -> list[pl.Expr]:
 
 def disagreement(turns: str) -> pl.Expr:
     """The first turn of the column `turns` that says one thing in two spellings, and differently: in words, or null."""
+    return first_fault(pl.col(turns), turns, two_spellings())
+
+
+def two_spellings() -> pl.Expr:
+    """Inside `list.eval` over turns with FIELDS: what a turn says in two spellings, and differently, or null."""
     field = pl.element().struct.field
     pairs = [pair for names in (_TRAIN, _WEIGHT) for pair in combinations(names, 2)]
-    said = pl.col(turns).list.eval(
-        pl.coalesce(
-            pl.when(field(a) != field(b)).then(pl.format(f"{a} is {{}} and {b} is {{}}", field(a), field(b)))
-            for a, b in pairs
-        )
+    told = "{} is {{}} and {} is {{}}, two spellings of one thing; wanted one of them, or both alike"
+    return pl.coalesce(
+        pl.when(field(a) != field(b)).then(pl.format(told.format(a, b), field(a), field(b))) for a, b in pairs
     )
+
+
+def first_fault(turns: pl.Expr, name: str, wrong: pl.Expr) -> pl.Expr:
+    """What `wrong`, inside `list.eval`, says of the first turn of which it says something, with its place; or null."""
+    said = turns.list.eval(wrong)
     at = said.list.eval(pl.element().is_not_null()).list.arg_max()
     first = said.list.drop_nulls().list.first()
-    wanted = "two spellings of one thing; wanted one of them, or both alike"
-    return pl.when(first.is_not_null()).then(pl.format(f"{turns}[{{}}]: {{}}, {wanted}", at, first))
+    return pl.when(first.is_not_null()).then(pl.format(f"{name}[{{}}]: {{}}", at, first))

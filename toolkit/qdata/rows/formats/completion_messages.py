@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 import polars as pl
 
 from qdata.rows.formats._lists import joined
-from qdata.rows.formats._openai import TURNS, are_messages, as_messages, no_json, written, written_tools
-from qdata.rows.formats._trained import disagreement
+from qdata.rows.formats._openai import TURNS, are_messages, as_messages, faults, no_json, written, written_tools
 from qdata.rows.formats._turns import is_judged, listed
 
 _BOTH = ("prompt", "completion")
@@ -40,8 +39,8 @@ class CompletionMessages:
 
     @staticmethod
     def fault() -> pl.Expr:
-        """A message that says in two spellings two different things of its training."""
-        return pl.coalesce(disagreement(name) for name in _BOTH)
+        """A message that says in two spellings two different things."""
+        return pl.coalesce(faults(name) for name in _BOTH)
 
     @staticmethod
     def write(conversation: dict[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,9 @@ class HhRlhf:
             return f"turns of {' and '.join(other)}"
         if any(re.search(r"\n\n(?:Human|Assistant):", m["content"]) for m in messages):
             return 'a text with "\\n\\nHuman:" or "\\n\\nAssistant:" in it'
-        if [m["role"] for m in conversation["messages"][:1]] != ["user"]:
+        if not conversation["messages"]:
+            return "a pair without a question"
+        if conversation["messages"][0]["role"] != "user":
             return "a talk that begins with an answer"
         return None
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, ClassVar
 
 import polars as pl
 
+from qdata.rows.formats._json import items
 from qdata.rows.formats._turns import is_judged
 from qdata.schema import ROLES
 
@@ -135,7 +135,7 @@ def written(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     messages = []
     for m in turns:
         said = [("reasoning", m["reasoning"]), ("text", m["content"])]
-        said += [("tool_call", call) for call in _items(m["tool_calls"] or "[]") or []]
+        said += [("tool_call", call) for call in items(m["tool_calls"] or "[]") or []]
         out = {"role": m["role"], "content": [{"type": kind, "value": v} for kind, v in said if v is not None]}
         messages.append(out if m["weight"] is None else out | {"loss_weight": m["weight"]})
     return messages
@@ -145,7 +145,7 @@ def beyond_parts(messages: list[dict[str, Any]]) -> str | None:
     """What messages of parts cannot express, in words, or None."""
     if any(m[key] is not None for m in messages for key in ("name", "train")):
         return "names or training flags of messages (weights it does)"
-    if not all(m["tool_calls"] is None or _items(m["tool_calls"]) for m in messages):
+    if not all(m["tool_calls"] is None or items(m["tool_calls"]) for m in messages):
         return "tool calls that are not a JSON list of calls"
     return None
 
@@ -158,27 +158,3 @@ def _values(kind: str) -> pl.Expr:
     """Inside `list.eval` over messages: the values of all parts of a kind."""
     value = pl.element().struct.field("value")
     return pl.element().struct.field("content").list.eval(value.filter(pl.element().struct.field("type") == kind))
-
-
-def _items(text: str) -> list[str] | None:
-    """The JSON texts of the objects of a JSON list, letter for letter: joined by commas in brackets they are `text`.
-
-    None where the text is not such a list.
-    """
-    try:
-        listed = json.loads(text)
-    except ValueError:
-        return None
-    if not (text.startswith("[") and text.endswith("]") and all(isinstance(item, dict) for item in listed)):
-        return None
-    found, start = [], 1
-    for _ in listed:
-        begin = text.index("{", start)
-        stop = _DECODER.raw_decode(text, begin)[1]
-        stop = min(at for at in (text.find(",", stop), len(text) - 1) if at >= 0)
-        found.append(text[start:stop])
-        start = stop + 1
-    return found
-
-
-_DECODER = json.JSONDecoder()

@@ -6,8 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._openai import TURNS, are_messages, as_messages, no_json, written, written_tools
-from qdata.rows.formats._trained import disagreement
+from qdata.rows.formats._openai import TURNS, are_messages, as_messages, faults, no_json, written, written_tools
 
 _OUTPUTS = {"chosen": "preferred_output", "rejected": "non_preferred_output"}
 
@@ -48,8 +47,9 @@ class OpenaiPreference:
 
     @staticmethod
     def fault() -> pl.Expr:
-        """A message that says in two spellings two different things of its training."""
-        return pl.coalesce(disagreement(column) for column in _OUTPUTS.values())
+        """A message that says in two spellings two different things."""
+        given = faults("input.messages", pl.col("input").struct.field("messages"))
+        return pl.coalesce(given, *(faults(column) for column in _OUTPUTS.values()))
 
     @staticmethod
     def write(conversation: dict[str, Any]) -> dict[str, Any]:

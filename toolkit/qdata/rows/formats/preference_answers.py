@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 import polars as pl
 
 from qdata.rows.formats._lists import joined
-from qdata.rows.formats._openai import TURNS, as_messages, no_json, written, written_tools
+from qdata.rows.formats._openai import TURNS, as_messages, faults, no_json, written, written_tools
 from qdata.rows.formats._preference import PAIR, are_texts
-from qdata.rows.formats._trained import disagreement
 from qdata.rows.formats.preference import beyond_question
 from qdata.rows.formats.preference_messages import begins
 from qdata.schema import message
@@ -43,8 +42,8 @@ class PreferenceAnswers:
 
     @staticmethod
     def fault() -> pl.Expr:
-        """A message that says in two spellings two different things of its training."""
-        return pl.coalesce(disagreement(name) for name in PAIR)
+        """A message that says in two spellings two different things."""
+        return pl.coalesce(faults(name) for name in PAIR)
 
     @staticmethod
     def write(conversation: dict[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._openai import TURNS, are_messages, as_messages, no_json, written, written_tools
+from qdata.rows.formats._openai import TURNS, are_messages, as_messages, faults, no_json, written, written_tools
 from qdata.rows.formats._preference import PAIR
-from qdata.rows.formats._trained import disagreement
 
 
 class PreferenceMessages:
@@ -38,8 +37,8 @@ class PreferenceMessages:
 
     @staticmethod
     def fault() -> pl.Expr:
-        """A message that says in two spellings two different things of its training."""
-        return pl.coalesce(disagreement(name) for name in ("prompt", *PAIR))
+        """A message that says in two spellings two different things."""
+        return pl.coalesce(faults(name) for name in ("prompt", *PAIR))
 
     @staticmethod
     def write(conversation: dict[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._openai import TURNS, as_messages, no_json, written, written_tools
+from qdata.rows.formats._openai import TURNS, as_messages, faults, no_json, written, written_tools
 from qdata.rows.formats._preference import PAIR, before_last, beyond_one_turn, no_common_prompt, with_answer
-from qdata.rows.formats._trained import disagreement
 from qdata.rows.formats.preference_messages import begins
 
 
@@ -44,7 +43,7 @@ class PreferenceRepeated:
     @staticmethod
     def fault() -> pl.Expr:
         """Two lists that differ before their last message."""
-        return pl.coalesce(no_common_prompt(*PAIR), *(disagreement(name) for name in PAIR))
+        return pl.coalesce(no_common_prompt(*PAIR), *(faults(name) for name in PAIR))
 
     @staticmethod
     def write(conversation: dict[str, Any]) -> dict[str, Any]:
@@ -56,6 +55,8 @@ class PreferenceRepeated:
     def loses(conversation: dict[str, Any]) -> str | None:
         """Answers of several turns: nobody could tell where they begin."""
         messages = conversation["messages"]
+        if not messages:
+            return "a pair without a question"
         if messages[0]["role"] not in ("system", "user"):
             return f"a prompt that begins with the {messages[0]['role']}"
         return beyond_one_turn(conversation) or no_json(conversation)
