@@ -308,7 +308,8 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
         }
     ],
     "messages": [
-        {"messages": [{"role": r, "content": r} for r in ("system", "user", "assistant", "tool", "assistant")]}
+        {"messages": [{"role": r, "content": r} for r in ("system", "user", "assistant", "tool", "assistant")]},
+        {"messages": [{"role": r, "content": r} for r in ("user", "assistant")], "system": "beside"},
     ],
 }
 
@@ -348,6 +349,10 @@ def test_entries_are_added_to_those_that_are_there(here: Path) -> None:
     [
         ("messages", {"messages": [{"role": "assistant", "tool_calls": [{"name": "f"}]}]}, "does not see tool_calls"),
         ("messages", {"messages": [], "tools": [{"name": "f"}]}, "wants tools as JSON text"),
+        ("messages", {"messages": [{"role": "assistant", "function_call": {"name": "f"}}]}, "does not see tool_calls"),
+        ("messages", {"messages": [{"role": "assistant", "reasoning": "r"}]}, "does not see tool_calls and reasoning"),
+        ("messages", {"messages": [{"role": "function", "content": "1"}]}, "does not see tool_calls"),
+        ("messages", {"messages": [], "functions": [{"name": "f"}]}, "wants tools where this has functions"),
         ("moss", {}, "reads no moss"),
     ],
 )
