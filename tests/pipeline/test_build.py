@@ -434,6 +434,16 @@ def test_validation_files_are_validation(rows: Path, small: Path, tmp_path: Path
     assert len(also) == 5 + 3
 
 
+def test_a_validation_file_may_be_called_as_a_source_is(small: Path, tmp_path: Path) -> None:
+    """Row ids tell the two apart by as much of their paths as it takes."""
+    one, other = (
+        write_rows(tmp_path / f"{name}/data/t.jsonl", [said(f"{name}{n}", "a") for n in range(3)]) for name in "xy"
+    )
+    recipe = dataclasses.replace(recipe_of(small, one), validation=(Source(path=str(other)),))
+    train, held = _sides(pipeline.build(recipe, tmp_path / "out"), tmp_path / "out")
+    assert (train, held) == tuple({f"data/{name}/data/t.jsonl#{n + 1}" for n in range(3)} for name in "xy")
+
+
 # Placeholders.
 
 

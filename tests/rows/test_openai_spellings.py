@@ -133,6 +133,18 @@ def test_a_column_that_was_not_read_is_written_so_that_it_is_not_read(
     assert json.loads(line) == answer() | {"system[]": 1, "system[][]": "linux"}
 
 
+def test_what_nobody_read_of_a_turn_is_not_read_later_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ShareGPT knows no reasoning: a key of that name does not become some in the next file, and is not lost."""
+    monkeypatch.chdir(tmp_path)
+    turns = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a", "reasoning": "r", "mood": "m"}]
+    Path("in.jsonl").write_text(json.dumps({"conversations": turns}) + "\n", encoding="utf-8")
+    convert([Source(path="in.jsonl")], "messages", Path("out.jsonl"))
+    (line,) = Path("out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line) == answer(**{"reasoning[]": "r", "mood": "m"})
+    convert([Source(path="in.jsonl")], "sharegpt", Path("back.jsonl"))
+    assert json.loads(Path("back.jsonl").read_text(encoding="utf-8")) == {"conversations": turns}
+
+
 ROWS = st.fixed_dictionaries(
     {"messages": st.lists(st.fixed_dictionaries({"role": st.sampled_from(("system", "user", "function"))},
                                                 optional={"reasoning": TEXT}).map(lambda m: m | {"content": "c"}),

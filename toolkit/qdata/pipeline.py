@@ -185,28 +185,16 @@ def _template_and_tokenizer(recipe: DataRecipe, base: Path, cache: Path) -> tupl
 
 def _works(recipe: DataRecipe, base: Path, cache: Path, rendering: Rendering | None) -> tuple[list[Found], list[Work]]:
     all_steps = local_steps(recipe)
-    inputs: list[Found] = []
+    inputs = find([*recipe.sources, *recipe.validation], base)  # together, so that no two files have one name
     works: list[Work] = []
-    for split, sources in zip(schema.SPLITS, (recipe.sources, recipe.validation), strict=True):
-        here = find(sources, base)
-        inputs += here
-        for found, parts, drawn in parts_of(here, recipe.seed):
-            one = found.input
-            how = replace(rendering, think=one.think or recipe.think) if rendering else None
-            works += [
-                Work(
-                    part,
-                    split,
-                    found.detection.format,
-                    one.rename,
-                    all_steps,
-                    cache,
-                    how,
-                    one.character,
-                    drawn,
-                )
-                for part in parts
-            ]
+    for found, parts, drawn in parts_of(inputs, recipe.seed):
+        one = found.input
+        split = schema.SPLITS[one.group >= len(recipe.sources)]
+        how = replace(rendering, think=one.think or recipe.think) if rendering else None
+        works += [
+            Work(part, split, found.detection.format, one.rename, all_steps, cache, how, one.character, drawn)
+            for part in parts
+        ]
     return inputs, works
 
 

@@ -175,7 +175,8 @@ def _with_the_rest(form: Any, conversation: Row) -> Row | str:
         turns = _turns_of(key, lists)
         name = _free_name(key, extra.keys() | out.keys()) if key in unread else key
         pairs = list(zip(turns, value, strict=True)) if _is_of_turns(key, value, turns) else [(out, {name: value})]
-        for place, rest in pairs:
+        for place, unnamed in pairs:
+            rest = unnamed if place is out else _under_free_names(unnamed, place, form)
             if clash := next((k for k, v in rest.items() if k in place and not _same(place[k], v)), None):
                 whose = "a turn's own" if place is not out else "a column"
                 return f"{whose} {clash!r}, whose name it writes itself; rename it in the input"
@@ -188,6 +189,18 @@ def _free_name(name: str, taken: Set[str]) -> str:
     while name in taken:
         name += "[]"
     return name
+
+
+def _under_free_names(rest: Row, turn: Row, form: Any) -> Row:
+    """As `_free_name`, of what nobody read of a turn."""
+    known = _fields(form) - turn.keys()
+    return {_free_name(k, rest.keys() | turn.keys()) if k in known else k: v for k, v in rest.items()}
+
+
+@functools.cache
+def _fields(form: Any) -> frozenset[str]:
+    """What the dialect reads of turns."""
+    return frozenset[str]().union(*map(struct_fields, form.columns.values()))
 
 
 def _turns_of(key: str, lists: dict[str, Any]) -> list[Any]:

@@ -1,0 +1,123 @@
+"""Every real file of tests/real_files.toml: to our own layouts and back, to alpaca and ShareGPT, no row unexplained."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from tests.rows.test_real_rows import by_path
+
+from qdata import pipeline
+from qdata.convert import convert
+from qdata.errors import QdataError
+from qdata.recipe import Source
+from qdata.rows import source
+from qdata.rows.load import load
+
+MANIFEST: dict[str, Any] = tomllib.loads((Path(__file__).parents[1] / "real_files.toml").read_text(encoding="utf-8"))
+OURS = {
+    "chat": "messages",
+    "dialogue": "messages",
+    "preference": "preference_messages",
+    "judged": "kto_messages",
+    "text": "text",
+}
+EVERY = [one | {"kind": kind} for kind in OURS for one in MANIFEST[kind]]
+CHATS = [one for one in EVERY if OURS[one["kind"]] == "messages"]
+SAID = ("messages", "tools", "chosen", "rejected", "label", "text")
+BESIDE = ("reasoning", "tool_calls", "name", "train", "weight")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+def told(path: Path, **how: Any) -> str:
+    """The dialect that the rows of a file tell."""
+    return pipeline.find([Source(path=str(path), **how)])[0].detection.format
+
+
+def said(path: Path, **how: Any) -> list[dict[str, Any]]:
+    """What the rows of a file say that can be read. Tools and calls are JSON, whatever its blanks."""
+    form = told(path, **how)
+    loads = [load(part, form, character=how.get("character")) for part in source.parts_of(path, "s", path.name)]
+    rows = pl.concat(one.frame for one in loads).select(SAID).to_dicts()
+    for row in rows:
+        for place in (row, *(row["messages"] or ()), *(row["chosen"] or ()), *(row["rejected"] or ())):
+            place |= {key: json.loads(place[key]) for key in ("tools", "tool_calls") if place.get(key)}
+    return rows
+
+
+def road(path: Path, to: str, output: str, *, lossy: bool = False, **how: Any) -> tuple[Path, dict[str, Any]]:
+    """A file converted, and the row counts of its manifest, which close."""
+    made = convert([Source(path=str(path), **how)], to, Path(output), lossy=lossy)
+    rows = made.manifest["rows"]
+    assert rows["in"] == rows["kept"] + sum(rows["dropped"].values())
+    return Path(output), rows
+
+
+@pytest.mark.parametrize("one", EVERY, ids=by_path)
+def test_there_and_back(one: dict[str, Any], real_data: Path) -> None:
+    """Every row that can be read is there; in our layout, and in its own again, each says the very same."""
+    path = real_data / one["path"]
+    how = {"character": one["character"]} if "character" in one else {}
+    there, rows = road(path, OURS[one["kind"]], "there.jsonl", **how)
+    assert (rows["in"], rows["kept"]) == (one["rows"], one.get("convertible", one["rows"]))
+    assert all(reason.startswith("read.") for reason in rows["dropped"])
+    back, again = road(there, told(path, **how), "back.jsonl")
+    assert (again["kept"], again["dropped"]) == (rows["kept"], {})
+    ids = [pl.read_parquet(f"{made}.qdata/ledger.parquet").filter(pl.col("index").is_not_null())["row"].to_list()
+           for made in (there, back)]  # fmt: skip
+    assert ids[0] == ids[1]
+    first = said(path, **how)
+    assert said(there) == first
+    assert said(back, **how) == first
+
+
+def alternates(conversation: dict[str, Any]) -> bool:
+    """Whether a conversation is [system,] question, answer, question, answer … and no more than texts."""
+    messages = conversation["messages"]
+    turns = messages[1:] if messages[0]["role"] == "system" else messages
+    return (
+        conversation["tools"] is None
+        and all(m[key] is None for m in messages for key in BESIDE)
+        and [m["role"] for m in turns] == ["user", "assistant"] * (len(turns) // 2)
+        and bool(turns)
+        and not (messages[0]["role"] == "system" and messages[0]["content"] == "")
+    )
+
+
+@pytest.mark.parametrize("to", ["alpaca", "sharegpt"])
+@pytest.mark.parametrize("one", CHATS, ids=by_path)
+def test_as_alpaca_and_sharegpt(one: dict[str, Any], to: str, real_data: Path) -> None:
+    """What it can express comes out whole; what it cannot is refused, or reduced and said so, or set aside and said so.
+
+    What alpaca can express is told by a rule of this test's own.
+    """
+    path = real_data / one["path"]
+    how = {"character": one["character"]} if "character" in one else {}
+    there, first = road(path, "messages", "there.jsonl", **how)
+    made, rows = road(there, to, "lossy.jsonl", lossy=True)
+    book = pl.read_parquet(f"{made}.qdata/ledger.parquet")
+    assert rows["in"] == first["kept"] == book.height
+    whole = book.filter(pl.col("action") == "kept")
+    others = book.filter(pl.col("action") != "kept")
+    assert others.filter(~pl.col("reason").str.contains("^left out: |cannot express ").fill_null(False)).is_empty()
+    if others.is_empty():
+        strict, _ = road(there, to, "strict.jsonl")
+        assert strict.read_bytes() == made.read_bytes()
+    else:
+        with pytest.raises(QdataError, match=f"{to} cannot express"):
+            road(there, to, "strict.jsonl")
+        assert not Path("strict.jsonl").exists()
+    before, after = said(there), said(made)
+    place = {row: n for n, row in enumerate(book["row"])}
+    assert [after[n] for n in whole["index"]] == [before[place[row]] for row in whole["row"]]
+    if to == "alpaca":
+        assert {row for row, n in place.items() if alternates(before[n])} <= set(whole["row"])
