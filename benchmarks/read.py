@@ -35,7 +35,7 @@ from qdata.paths import cache_dir
 if __name__ == "__main__":
     recipe = DataRecipe(sources=(Source(path=sys.argv[1]),))
     start = time.perf_counter()
-    _, works = pipeline._works(recipe, Path(), cache_dir(), None)
+    _, works = pipeline.works_of(recipe, Path(), cache_dir(), None)
     rows = sum(done.kept for done in local.run(process, works, int(sys.argv[2])))
     seconds = time.perf_counter() - start
     print(json.dumps({"rows": rows, "seconds": seconds}))

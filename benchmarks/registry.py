@@ -213,7 +213,7 @@ def written(data: Path, scratch: Path) -> dict[str, Any]:
 def ours(source: str) -> list[dict[str, Any]]:
     """Our conversations in the shape of that converter's rows, in the order of the file."""
     recipe = DataRecipe(sources=(Source(path=source),))
-    _, works = pipeline._works(recipe, Path(), Path(os.environ["QDATA_CACHE_DIR"]), None)
+    _, works = pipeline.works_of(recipe, Path(), Path(os.environ["QDATA_CACHE_DIR"]), None)
     frame = pl.concat([process(work).conversations() for work in works], how="diagonal_relaxed")
     frame = frame.sort(pl.col("row").str.extract(r"#(\d+)$").cast(pl.Int64), maintain_order=True)
     return [_converted(row) for row in frame.iter_rows(named=True)]

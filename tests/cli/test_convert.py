@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,9 @@ def test_all_pairs_of_dialects_round_trip(a: str, b: str) -> None:
         assert ledger("b.jsonl")[column].equals(ledger("c.jsonl")[column])
 
 
-OTHERS = TEXT.filter(lambda key: not key.endswith("[]") and all(key not in f.columns for f in FORMATS.values()))
+REFUSED = {"images", "videos", "audios", "kto_tag"}  # they make a row another matter
+KNOWN = frozenset(chain(REFUSED, *(form.columns for form in FORMATS.values())))
+OTHERS = TEXT.filter(lambda key: not key.endswith("[]") and key not in KNOWN)
 
 
 @pytest.mark.parametrize("to", CHATS)

@@ -99,16 +99,16 @@ def test_a_recipe_draws_before_its_steps(tmp_path: Path) -> None:
     rows = [{"prompt": f"q{i}", "response": "" if i % 2 else "a"} for i in range(40)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     recipe = DataRecipe(sources=(Source(path="a.jsonl", max_samples=20),))
-    _, works = pipeline._works(recipe, tmp_path, tmp_path / "cache", None)
+    _, works = pipeline.works_of(recipe, tmp_path, tmp_path / "cache", None)
     (done,) = map(pipeline.process, works)
     counts: dict[Any, int] = dict(done.conversations()["drop"].value_counts().iter_rows())
     assert counts["max_samples.not_drawn"] == 20
     assert counts[None] + counts["complete.empty_answer"] == 20
     filled = DataRecipe(sources=recipe.sources, placeholders={"name": "N"})
     (tmp_path / "a.jsonl").write_text('{"prompt": "{{name}}", "response": "a"}\n' * 40, encoding="utf-8")
-    (named,) = map(pipeline.process, pipeline._works(filled, tmp_path, tmp_path / "cache", None)[1])
+    (named,) = map(pipeline.process, pipeline.works_of(filled, tmp_path, tmp_path / "cache", None)[1])
     assert named.edits().height == 20, "steps do not touch what is not drawn"
-    other = pipeline._works(DataRecipe(sources=recipe.sources, seed=1), tmp_path, tmp_path / "cache", None)[1]
+    other = pipeline.works_of(DataRecipe(sources=recipe.sources, seed=1), tmp_path, tmp_path / "cache", None)[1]
     assert other[0].key != works[0].key, "another draw is another result"
 
 

@@ -442,7 +442,7 @@ def test_unknown_roles_are_one_reason(tmp_path: Path, monkeypatch: pytest.Monkey
     odd = [{"messages": [*QUESTION, *ANSWER, {"role": role, "content": "x"}]} for role in ("narrator", "critic")]
     good = {"messages": [*QUESTION, *ANSWER]}
     Path("in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [good, good, *odd]), encoding="utf-8")
-    done = convert([Source(path="in.jsonl")], "messages", Path("out.jsonl"), skip_bad=True)
+    done = convert([Source(path="in.jsonl")], "messages", Path("out.jsonl"))
     assert done.manifest["rows"]["dropped"] == {"read.unknown_role": 2}
     told = [json.loads(text)["reason"] for text in pl.read_parquet("out.jsonl.qdata/dropped.parquet")["extra"]]
     wanted = "is not one of system, user, assistant, tool"

@@ -41,7 +41,7 @@ def write(folder: Path, entries: Any, **files: list[dict[str, Any]]) -> Path:
 def said(*sources: Source | str) -> list[Any]:
     """role: content of every turn of every row."""
     recipe = DataRecipe(sources=tuple(Source(path=s) if isinstance(s, str) else s for s in sources))
-    _, works = pipeline._works(recipe, Path(), Path("cache"), None)
+    _, works = pipeline.works_of(recipe, Path(), Path("cache"), None)
     frame = pl.concat([process(work).conversations() for work in works])
     return [[f"{m['role']}: {m['content']}" for m in messages] for messages in frame["messages"]]
 
@@ -168,7 +168,7 @@ def test_pairs_judged_answers_and_text(
     write(Path(), {"x": entry | {"file_name": "r.json"}}, r=[row])
     assert catalog.entries()["x"].format == dialect
     recipe = DataRecipe(sources=(Source(path="x"),))
-    _, (work,) = pipeline._works(recipe, Path(), Path("cache"), False, None)
+    _, (work,) = pipeline.works_of(recipe, Path(), Path("cache"), None)
     (made,) = process(work).conversations().to_dicts()
     turns = [made[name] and " ".join(m["content"] for m in made[name]) for name in ("messages", "chosen", "rejected")]
     assert [*turns, made["label"], made["text"]] == wanted

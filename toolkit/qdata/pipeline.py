@@ -127,7 +127,7 @@ def plan(recipe: DataRecipe, base: Path = Path()) -> Plan:
         specials=recipe.specials,
         split_over=recipe.max_length if recipe.too_long == "split" else None,
     )
-    inputs, works = _works(recipe, base, cache, rendering)
+    inputs, works = works_of(recipe, base, cache, rendering)
     _refuse_other_kinds(inputs)
     return Plan(recipe, inputs, works, template, tokenizer)
 
@@ -183,7 +183,10 @@ def _template_and_tokenizer(recipe: DataRecipe, base: Path, cache: Path) -> tupl
     return template.with_default_system(recipe.default_system), tokenizer
 
 
-def _works(recipe: DataRecipe, base: Path, cache: Path, rendering: Rendering | None) -> tuple[list[Found], list[Work]]:
+def works_of(
+    recipe: DataRecipe, base: Path, cache: Path, rendering: Rendering | None
+) -> tuple[list[Found], list[Work]]:
+    """The files of a recipe and their parts, each with all that is done to it; without a rendering, no tokens."""
     all_steps = local_steps(recipe)
     inputs = find([*recipe.sources, *recipe.validation], base)  # together, so that no two files have one name
     works: list[Work] = []
@@ -298,7 +301,7 @@ def conversations(recipe: DataRecipe, *, base: Path = Path(), strict: bool = Fal
 
     Rows that cannot be read are not among them; `strict` refuses them.
     """
-    _, works = _works(recipe, base, cache_dir(), None)
+    _, works = works_of(recipe, base, cache_dir(), None)
     done = [process(work) for work in works if work.split == "train"]
     aside.refuse(done, strict)
     return pl.concat([d.conversations() for d in done], how="diagonal_relaxed").filter(pl.col("drop").is_null())
