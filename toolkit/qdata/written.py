@@ -98,7 +98,7 @@ def write(writing: Writing) -> Written:
     with whole(directory, replace=True) as partial:
         partial.mkdir()
         with pa.CompressedOutputStream(str(partial / "rows.jsonl.zst"), "zstd") as file:
-            file.write(b"".join(line + b"\n" for line in out.lines))
+            file.write(b"\n".join([*out.lines, b""]))
         book.write_parquet(partial / "ledger.parquet", compression="zstd", compression_level=1)
         frame.filter(pl.col("drop").is_not_null()).write_parquet(partial / "dropped.parquet")
         (partial / "facts.json").write_bytes(exact.dumps(facts))
@@ -151,9 +151,13 @@ def _values(column: pl.Series) -> Any:
 def _messages(lists: pl.Series) -> Any:
     if lists.null_count() == len(lists):
         return itertools.repeat(None)
-    flat = lists.explode(empty_as_null=False, keep_nulls=False).struct.unnest()
-    names = flat.columns
-    messages = (dict(zip(names, values, strict=False)) for values in zip(*map(_values, flat), strict=False))
+    flat = lists.explode(empty_as_null=False, keep_nulls=False).struct
+    fields = zip(*(_values(flat.field(f.name)) for f in schema.MESSAGE.fields), strict=False)
+    messages = (
+        # as dict(zip(names, values)), which takes three times as long
+        {"role": a, "content": b, "reasoning": c, "tool_calls": d, "name": e, "train": f, "weight": g}
+        for a, b, c, d, e, f, g in fields
+    )
     lengths = lists.list.len().to_list()
     return (None if length is None else list(itertools.islice(messages, length)) for length in lengths)
 
