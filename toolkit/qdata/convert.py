@@ -12,11 +12,11 @@ import polars as pl
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from qdata import aside, manifest, pipeline, plugin
+from qdata import aside, manifest, part, pipeline, plugin
 from qdata.aside import Aside
 from qdata.engine import local
 from qdata.errors import QdataError
-from qdata.part import NAMED, Work, code_sha256
+from qdata.part import NAMED, Step, Work, code_sha256
 from qdata.paths import cache_dir, file_sha256, name_of, whole
 from qdata.recipe import Source
 from qdata.rows import formats, kinds, ledger, provenance
@@ -37,9 +37,10 @@ class Converted(NamedTuple):
 
 def convert(
     sources: Sequence[Source],
-    to: str,
+    to: str | None,
     output: Path,
     *,
+    steps: tuple[Step, ...] = (),
     base: Path = Path(),
     replace: bool = False,
     strict: bool = False,
@@ -50,36 +51,39 @@ def convert(
 ) -> Converted:
     """Writes all rows of the sources to `output` in the dialect `to`; its name says in which container.
 
+    Without `to` they stay in their own dialect, which must then be one. `steps` edit and drop rows on the way.
     Columns nobody knows come back out. Rows that cannot be read are set aside in the ledger; `strict` refuses them, and
     samples. Rows that `to` cannot express are refused; with `lossy` they are written without what is in the way, and
     set aside where that does not do; the ledger says what was left out. `seed` decides which rows are drawn where a
     source has `max_samples`. Beside the file lies OUTPUT.qdata/ with manifest, ledger and dropped rows. Nothing is
     written on an error.
     """
-    form = plugin.find(formats, to)
+    if to is not None:
+        plugin.find(formats, to)  # a misspelt name is refused before any work
     containers.refuse_name(output.name)
     _refuse_foreign(output, replace)
     with whole(output, replace=replace) as partial, whole(provenance.sidecar(output), replace=True) as beside:
         inputs = pipeline.find(sources, base)
         pipeline.refuse_samples(inputs, strict)
+        to = to or _one_dialect(inputs)
         works = [
             Work(
-                part,
+                one,
                 "train",
                 f.detection.format,
                 f.input.rename,
-                (),
+                steps,
                 cache_dir(),
                 character=f.input.character,
                 draw=drawn,
             )
             for f, parts, drawn in pipeline.parts_of(inputs, seed)
-            for part in parts
+            for one in parts
         ]
         writings = [Writing(work, to, lossy) for work in works]
         results = pipeline.progress(local.run(write, writings, workers), len(works), "converting", console)
         beside.mkdir()
-        with containers.sink(partial, output.name, form.columns) as sink:
+        with containers.sink(partial, output.name, plugin.find(formats, to).columns) as sink:
             done = _gathered(results, sink, beside, output.name)
         told = aside.refuse(done, strict)
         _refuse_lost(done, to, lossy)
@@ -90,6 +94,7 @@ def convert(
             "sample": any(found.samples for found in inputs),
             "inputs": manifest.inputs_of(inputs, done),
             "to": to,
+            "steps": [part.step_facts(step) for step in steps],
             "seed": seed,
             "rows": ledger.total([one.sums for one in done]),
             "left_out": dict(sum((Counter(one.left_out) for one in done), Counter[str]()).most_common()),
@@ -117,6 +122,14 @@ def _gathered(results: Iterable[Written], sink: Callable[[bytes], object], besid
                     books[file] = files.enter_context(pq.ParquetWriter(beside / file, table.schema, compression="zstd"))
                 books[file].write_table(table)
     return done
+
+
+def _one_dialect(inputs: Sequence[pipeline.Found]) -> str:
+    found = {one.detection.format: one.input.path for one in inputs}
+    if len(found) > 1:
+        listed = ", ".join(f"{name} ({path})" for name, path in found.items())
+        raise QdataError(f"the rows are of several dialects: {listed}; say with --to which one to write")
+    return next(iter(found))
 
 
 def _refuse_lost(done: Sequence[Written], to: str, lossy: bool) -> None:
