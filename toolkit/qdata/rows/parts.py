@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PART_BYTES = 8 << 20
+PART_BYTES = 16 << 20
 Write = Callable[[bytes], object]  # takes rows on their way to a file: their JSON texts, a line each
 
 

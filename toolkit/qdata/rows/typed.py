@@ -12,9 +12,10 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
+from qdata import schema
 from qdata.rows import exact
 
 # Fields whose nested values are kept as JSON text: see schema.py.
@@ -57,9 +58,7 @@ def _lists(values: list[Any], dtype: pl.List, name: str, inside: bool) -> pl.Ser
     items = typed(list(chain.from_iterable(full)), dtype.inner, name, inside=inside)
     if items is None:
         return None
-    offsets = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(list(map(len, full)), out=offsets[1:])
-    return pl.Series(name, pl.from_arrow(pa.LargeListArray.from_arrays(offsets, _arrow(items), mask=_nulls(values))))
+    return schema.lists(items, np.array(list(map(len, full)), np.int64), _nulls(values)).alias(name)
 
 
 def _objects(values: list[Any], dtype: pl.Struct, name: str, inside: bool) -> pl.Series | None:
@@ -79,11 +78,7 @@ def _objects(values: list[Any], dtype: pl.Struct, name: str, inside: bool) -> pl
         else:
             column = empty(field.name, field.dtype, len(full))
         columns.append(column)
-    arrays = [_arrow(column) for column in columns]
-    return pl.Series(
-        name,
-        pl.from_arrow(pa.StructArray.from_arrays(arrays, [field.name for field in dtype.fields], mask=_nulls(values))),
-    )
+    return schema.structs(columns, _nulls(values)).alias(name)
 
 
 def empty(name: str, dtype: Any, length: int) -> pl.Series:
@@ -91,10 +86,5 @@ def empty(name: str, dtype: Any, length: int) -> pl.Series:
     return pl.Series(name, [None], dtype).new_from_index(0, length)
 
 
-def _arrow(column: pl.Series) -> pa.Array:
-    return column.to_arrow(compat_level=pl.CompatLevel.newest())
-
-
-def _nulls(values: Sequence[Any]) -> pa.Array | None:
-    """Which values are None, as Arrow wants it."""
-    return pa.array([v is None for v in values]) if None in values else None
+def _nulls(values: Sequence[Any]) -> npt.NDArray[np.bool_]:
+    return np.array([v is None for v in values], np.bool_)

@@ -11,10 +11,11 @@ from qdata.rows.parts import Part
 
 
 def line_parts(part: Part, part_bytes: int) -> Iterator[Part]:
-    """Blocks of `part_bytes`, each up to the end of its last line. Ordinals are line numbers."""
+    """Blocks of at most `part_bytes`, alike in size, each and the end of its last line. Ordinals are line numbers."""
+    size = part.stop // -(-part.stop // part_bytes) + 1
     with part.bytes_at.open("rb") as file:
         start, ordinal = 0, 1
-        while block := file.read(part_bytes):
+        while block := file.read(size):
             if not block.endswith(b"\n"):
                 block += file.readline()
             stop = start + len(block)

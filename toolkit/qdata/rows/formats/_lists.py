@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
-from qdata.schema import MESSAGE, MESSAGES
+from qdata.schema import MESSAGE, MESSAGES, lists
 
 Lengths = npt.NDArray[np.int64]
 ITEM = "item"  # what the expressions of `of_each` call an item
@@ -35,10 +34,10 @@ def of_each(items: pl.Expr, *turns: pl.Expr) -> pl.Expr:
     """
 
     def made(columns: Sequence[pl.Series]) -> pl.Series:
-        (lists,) = columns
-        of_items = _joined(_flat(lists).to_frame(ITEM).select(turn.alias(str(n)) for n, turn in enumerate(turns)))
-        ends = np.concatenate(([0], np.cumsum(of_items.lengths)))[np.cumsum(_lengths(lists))]
-        return _made(_Lists(of_items.values, np.diff(ends, prepend=0), lists.is_null().to_numpy()))
+        (column,) = columns
+        of_items = _joined(_flat(column).to_frame(ITEM).select(turn.alias(str(n)) for n, turn in enumerate(turns)))
+        ends = np.concatenate(([0], np.cumsum(of_items.lengths)))[np.cumsum(_lengths(column))]
+        return _made(_Lists(of_items.values, np.diff(ends, prepend=0), column.is_null().to_numpy()))
 
     return pl.map_batches([items], made, return_dtype=MESSAGES)
 
@@ -73,12 +72,12 @@ def _lists(column: pl.Series) -> _Lists:
     return _Lists(_messages(column.filter(said)), said.to_numpy().astype(np.int64), np.zeros(len(column), np.bool_))
 
 
-def _lengths(lists: pl.Series) -> Lengths:
-    return lists.list.len().fill_null(0).to_numpy().astype(np.int64)
+def _lengths(column: pl.Series) -> Lengths:
+    return column.list.len().fill_null(0).to_numpy().astype(np.int64)
 
 
-def _flat(lists: pl.Series) -> pl.Series:
-    return lists.explode(empty_as_null=False, keep_nulls=False)
+def _flat(column: pl.Series) -> pl.Series:
+    return column.explode(empty_as_null=False, keep_nulls=False)
 
 
 def _messages(values: pl.Series) -> pl.Series:
@@ -92,8 +91,5 @@ def _messages(values: pl.Series) -> pl.Series:
     return values.to_frame().select(pl.struct(fields).alias("message")).to_series()
 
 
-def _made(lists: _Lists) -> pl.Series:
-    offsets = np.concatenate(([0], np.cumsum(lists.lengths)))
-    flat = lists.values.to_arrow(compat_level=pl.CompatLevel.newest())
-    array = pa.LargeListArray.from_arrays(offsets, flat, mask=pa.array(lists.null))
-    return pl.Series(pl.from_arrow(array))
+def _made(made: _Lists) -> pl.Series:
+    return lists(made.values, made.lengths, made.null)

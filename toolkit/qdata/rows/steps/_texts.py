@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import polars as pl
-import pyarrow as pa
 
-from qdata.schema import MESSAGES
+from qdata.schema import MESSAGES, lists
 
 LISTS = ("messages", "chosen", "rejected")
 TEXTS = ("content", "reasoning")
@@ -48,11 +47,11 @@ def edited(
 def of_messages(column: str, judge: Callable[[pl.DataFrame], pl.Series], dtype: pl.DataType) -> pl.Expr:
     """A list with a value for each message: `judge` takes a frame of all messages (fields of MESSAGE), flat."""
 
-    def lists(messages: pl.Series) -> pl.Series:
+    def judged(messages: pl.Series) -> pl.Series:
         flat = messages.explode(empty_as_null=False, keep_nulls=False)
         return _regrouped(messages, judge(flat.struct.unnest()).cast(dtype))
 
-    return pl.col(column).map_batches(lists, return_dtype=pl.List(dtype))
+    return pl.col(column).map_batches(judged, return_dtype=pl.List(dtype))
 
 
 def by_text(function: Callable[[str], str], texts: pl.Series) -> pl.Series:
@@ -70,15 +69,6 @@ def _where(mask: pl.Series, texts: pl.Series, edit: Callable[[pl.Series], pl.Ser
     return texts.scatter(mask.arg_true(), made) if len(made) else texts
 
 
-def _regrouped(lists: pl.Series, values: pl.Series) -> pl.Series:
+def _regrouped(old: pl.Series, values: pl.Series) -> pl.Series:
     """New values in place of the items of lists."""
-    lengths = lists.list.len().fill_null(0)
-    offsets = pa.array([0], pa.int64()) if not len(lists) else _offsets(lengths)
-    nulls = pa.array(lists.is_null().to_list()) if lists.null_count() else None
-    array = pa.LargeListArray.from_arrays(offsets, values.to_arrow(compat_level=pl.CompatLevel.newest()), mask=nulls)
-    return pl.Series(lists.name, pl.from_arrow(array))
-
-
-def _offsets(lengths: pl.Series) -> pa.Array:
-    ends = lengths.cast(pl.Int64).cum_sum()
-    return pa.concat_arrays([pa.array([0], pa.int64()), ends.to_arrow().cast(pa.int64())])
+    return lists(values, old.list.len().fill_null(0).to_numpy(), old.is_null().to_numpy()).alias(old.name)
