@@ -172,7 +172,8 @@ def canonical_json() -> pl.Expr:
 
 def content_hashes(canonical: pl.Series) -> pl.Series:
     """128-bit BLAKE2b of each canonical JSON text, as 32 hex digits; the same on every machine and version."""
-    digests = [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in canonical.to_list()]
+    texts = canonical.cast(pl.Binary).to_list()
+    digests = [hashlib.blake2b(text, digest_size=16).hexdigest() for text in texts]
     return pl.Series("content_hash", digests, pl.String)
 
 

@@ -116,24 +116,32 @@ class _Out(NamedTuple):
 
 def _written(form: Any, frame: pl.DataFrame, writing: Writing) -> _Out:
     out = _Out([], [None] * frame.height, [], [])
-    is_kept = frame["drop"].is_null()
-    places = is_kept.arg_true().to_list()
-    for place, conversation in zip(places, conversations(frame.filter(is_kept)), strict=True):
-        row: Row | str
-        if (loss := kinds.loses(form, conversation)) is None:
-            row = _with_the_rest(form, conversation)
-        elif not writing.lossy or (less := kinds.reduced(form, conversation)) is None:
-            row = loss
+    kept = frame.with_row_index("place").filter(pl.col("drop").is_null())
+    lines = form.lines(kept) if hasattr(form, "lines") else pl.repeat(None, len(kept), dtype=pl.String, eager=True)
+    slowly = conversations(kept.filter(lines.is_null()))
+    for place, line in zip(kept["place"].to_list(), lines.cast(pl.Binary).to_list(), strict=True):
+        if line is None:
+            _written_row(form, next(slowly), place, out, writing)
         else:
-            row = _with_the_rest(form, less.conversation)
-            if not isinstance(row, str):
-                out.reduced.append(less)
-        if isinstance(row, str):
-            out.drops[place] = f"convert.{writing.to} cannot express {row}"
-            out.lost.append((conversation["row"], row))
-        else:
-            out.lines.append(exact.dumps(row))
+            out.lines.append(line)
     return out
+
+
+def _written_row(form: Any, conversation: Row, place: int, out: _Out, writing: Writing) -> None:
+    row: Row | str
+    if (loss := kinds.loses(form, conversation)) is None:
+        row = _with_the_rest(form, conversation)
+    elif not writing.lossy or (less := kinds.reduced(form, conversation)) is None:
+        row = loss
+    else:
+        row = _with_the_rest(form, less.conversation)
+        if not isinstance(row, str):
+            out.reduced.append(less)
+    if isinstance(row, str):
+        out.drops[place] = f"convert.{writing.to} cannot express {row}"
+        out.lost.append((conversation["row"], row))
+    else:
+        out.lines.append(exact.dumps(row))
 
 
 def conversations(frame: pl.DataFrame) -> Iterator[Row]:

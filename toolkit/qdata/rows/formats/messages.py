@@ -10,6 +10,7 @@ from qdata.rows.formats._json import are_none, functions_as_tools
 from qdata.rows.formats._lists import joined
 from qdata.rows.formats._openai import TURNS, are_messages, as_messages, faults, no_json, written, written_tools
 from qdata.rows.formats._turns import is_judged, system_of
+from qdata.schema import CONVERSATION, MESSAGE, messages_json
 
 
 class Messages:
@@ -70,9 +71,23 @@ class Messages:
         return {"messages": written(conversation["messages"])} | written_tools(conversation)
 
     @staticmethod
+    def lines(frame: pl.DataFrame) -> pl.Series:
+        """As `write`, of the rows that are nothing but roles and texts; null for all others.
+
+        What most rows are is written by columns: their canonical JSON is what `write` makes of them.
+        """
+        field = pl.element().struct.field
+        more = pl.any_horizontal(field(f.name).is_not_null() for f in MESSAGE.fields if f.name not in _PLAIN)
+        beside = [name for name in CONVERSATION if name not in ("row", "content_hash", "source", "messages", "drop")]
+        plain = pl.all_horizontal(pl.col(beside).is_null()) & ~pl.col("messages").list.eval(more).list.any()
+        said = pl.concat_str(pl.lit('{"messages":'), messages_json("messages"), pl.lit("}"))
+        return frame.select(lines=pl.when(plain).then(said))["lines"]
+
+    @staticmethod
     def loses(conversation: dict[str, Any]) -> str | None:
         """Nothing that is a conversation; only text where tools and tool calls, which are JSON, should be."""
         return no_json(conversation)
 
 
+_PLAIN = ("role", "content")
 _SYSTEM = pl.col("system")
