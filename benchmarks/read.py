@@ -1,11 +1,12 @@
 """Rows → conversations and rows → rows: how many a second, and in how much memory.
 
-    QDATA_REAL_DATA=… python benchmarks/read.py [--times 10] [--huge]
+    QDATA_REAL_DATA=… python benchmarks/read.py [--times 1 10 40] [--huge]
 
-The 52,002 alpaca rows as JSON lines, as one JSON array and as Parquet, once and `--times` over with distinct texts;
-each read is a process of its own with an empty cache, imports apart. `floor` is `polars.read_ndjson` of the same lines,
-which makes columns and no conversations. `--huge` converts 10,000,000 rows and tells the greatest resident size of any
-process. Writes benchmarks/results/read.json: medians of `--repeat` runs.
+The 52,002 alpaca rows as JSON lines, as one JSON array and as Parquet, `--times` over with distinct texts; each read is
+a process of its own with an empty cache, its own imports apart, the start of its workers included. `→ conversations`
+are frames with row ids and content hashes, after the default steps; `kept in the cache` also writes them. `floor` is
+`polars.read_ndjson` of the same lines, which makes columns and no conversations. `--huge` converts 10,000,000 rows and
+tells the greatest resident size of any process. Writes benchmarks/results/read.json: medians of `--repeat` runs.
 """
 
 from __future__ import annotations
@@ -29,14 +30,18 @@ import json, sys, time
 from pathlib import Path
 import qdata.pipeline as pipeline
 from qdata.recipe import DataRecipe, Source
-from qdata.part import process
+from qdata.part import conversations, process
 from qdata.engine import local
 from qdata.paths import cache_dir
+def loaded(work):
+    return conversations(work)[0].height
+def cached(work):
+    return process(work).rows
 if __name__ == "__main__":
     recipe = DataRecipe(sources=(Source(path=sys.argv[1]),))
     start = time.perf_counter()
     _, works = pipeline.works_of(recipe, Path(), cache_dir(), None)
-    rows = sum(done.kept for done in local.run(process, works, int(sys.argv[2])))
+    rows = sum(local.run({"loaded": loaded, "cached": cached}[sys.argv[3]], works, int(sys.argv[2])))
     seconds = time.perf_counter() - start
     print(json.dumps({"rows": rows, "seconds": seconds}))
 """
@@ -86,7 +91,7 @@ def main() -> None:
     """Measures, prints and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--times", type=int, nargs="+", default=[1, 10, 40])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--huge", action="store_true")
     arguments = parser.parse_args()
@@ -97,10 +102,11 @@ def main() -> None:
     result: dict[str, Any] = {"machine": machine, "repeat": arguments.repeat, "workers": arguments.workers, "cases": {}}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        for times in (1, arguments.times):
+        for times in arguments.times:
             files = written(rows, times, folder)
             workers = str(arguments.workers)
-            cases = {f"{kind} → conversations": (READ, [str(file), workers]) for kind, file in files.items()}
+            cases = {f"{kind} → conversations": (READ, [str(file), workers, "loaded"]) for kind, file in files.items()}
+            cases["jsonl → conversations, kept in the cache"] = (READ, [str(files["jsonl"]), workers, "cached"])
             cases["jsonl → jsonl"] = (CONVERT, [str(files["jsonl"]), workers, "OUT"])
             cases["floor: polars.read_ndjson"] = (FLOOR, [str(files["jsonl"])])
             for name, (script, given) in cases.items():

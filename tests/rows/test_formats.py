@@ -12,14 +12,14 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.test_schema import MESSAGES, TOOLS, conversation, json_text, turn
+from tests.test_schema import MESSAGES, TOOLS, conversation, conversations, frame, json_text, turn
 
-from qdata import plugin
+from qdata import plugin, written
 from qdata.cli import main
 from qdata.convert import convert
 from qdata.errors import QdataError
 from qdata.recipe import Source
-from qdata.rows import formats, kinds
+from qdata.rows import exact, formats, kinds
 from qdata.rows.detect import detect
 from qdata.rows.load import Loaded, load
 from qdata.rows.source import parts_of
@@ -146,6 +146,21 @@ def test_what_is_lost_is_said(name: str, case: str, tmp_path: Path) -> None:
         assert len(lost) > 3, lost
         return
     assert read([FORMATS[name].write(one)], name, tmp_path) == [said(one)]
+
+
+@pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if hasattr(form, "lines")])
+@settings(max_examples=80, deadline=None)
+@given(rows=st.lists(conversations(), min_size=1, max_size=4))
+def test_what_is_written_by_columns_is_what_rows_are_written_as(name: str, rows: list[dict[str, Any]]) -> None:
+    """`lines` gives the very bytes that `write` would, or leaves the row to it; plain rows it never leaves."""
+    form = FORMATS[name]
+    made = form.lines(frame(rows)).to_list()
+    for row, line in zip(rows, made, strict=True):
+        if line is not None:
+            assert kinds.loses(form, row) is None
+            assert line.encode() == exact.dumps(written._with_the_rest(form, row))
+    plain = [conversation([turn("user", "q\n\u2028"), turn("assistant", '"a" 你')])]
+    assert form.lines(frame(plain)).null_count() == 0
 
 
 def test_the_dialects_can_be_listed() -> None:
