@@ -22,6 +22,7 @@ _MARKS = _DELTA != 0
 _MARKS[_COMMA] = True
 _BLOCK = 1 << 18  # small enough for a processor's own memory
 Positions = npt.NDArray[np.int64]
+_NOWHERE: Positions = np.zeros(0, np.int64)
 
 
 class BrokenArrayError(Exception):
@@ -63,17 +64,31 @@ def _quotes(text: npt.NDArray[np.uint8], escaped: bool) -> tuple[Positions, bool
 def items(blocks: Iterable[bytes]) -> Iterator[Item]:
     """The items of the JSON array whose text comes in blocks, in order. What stands in them is not looked at.
 
+    Raises BrokenArrayError as `borders`.
+    """
+    before = -1
+    for some in borders(blocks):
+        for at in some.tolist():
+            if before >= 0:
+                yield Item(before + 1, at)
+            before = at
+
+
+def borders(blocks: Iterable[bytes]) -> Iterator[Positions]:
+    """Where the bracket that opens an array stands, the commas between its items, and the bracket that closes it.
+
     Raises BrokenArrayError where there is no array, where it does not end, and where something follows its end.
     """
-    offset, depth, in_string, escaped, start, ended = 0, 0, False, False, -1, False
+    offset, depth, in_string, escaped, opened, ended = 0, 0, False, False, False, False
     for block in blocks:
         text = np.frombuffer(block, np.uint8)
-        if start < 0:
+        found: list[Any] = []
+        if not opened:
             skipped = _blank(block, bom=offset == 0)
             if skipped < len(block):
                 if block[skipped : skipped + 1] != b"[":
                     raise BrokenArrayError(offset + skipped, "wanted [ at the beginning of an array")
-                start = offset + skipped + 1
+                opened, found = True, [skipped]
         quotes, escaped = _quotes(text, escaped)
         marks = np.flatnonzero(_MARKS[text])
         marks = marks[(np.searchsorted(quotes, marks) + in_string) % 2 == 0]
@@ -81,27 +96,21 @@ def items(blocks: Iterable[bytes]) -> Iterator[Item]:
         depths = depth + np.cumsum(_DELTA[text[marks]], dtype=np.int64)
         depth = int(depths[-1]) if len(depths) else depth
         closing = np.flatnonzero(depths <= 0)
-        if not ended and len(closing):
-            ended, end = True, int(marks[closing[0]])
-            if block[end : end + 1] != b"]":
-                raise BrokenArrayError(offset + end, "wanted ] at the end of the array")
-            inside = marks[: closing[0]][depths[: closing[0]] == 1]
-            stops = [*inside[text[inside] == _COMMA].tolist(), end]
-            after = end + 1
-        else:
+        after = 0
+        if not ended:
             inside = marks[depths == 1]
-            stops = [] if ended else inside[text[inside] == _COMMA].tolist()
-            after = 0
+            if len(closing):
+                ended, end = True, int(marks[closing[0]])
+                if block[end : end + 1] != b"]":
+                    raise BrokenArrayError(offset + end, "wanted ] at the end of the array")
+                inside, after = marks[: closing[0]][depths[: closing[0]] == 1], end + 1
+            found += [inside[text[inside] == _COMMA], *([end] if after else [])]
         if ended and after + _blank(block[after:]) < len(block):
             raise BrokenArrayError(offset + after + _blank(block[after:]), "wanted nothing after the array")
-        for stop in stops:
-            yield Item(start, offset + stop)
-            start = offset + stop + 1
+        yield np.concatenate([np.atleast_1d(one) for one in found], dtype=np.int64) + offset if found else _NOWHERE
         offset += len(block)
     if not ended:
-        raise BrokenArrayError(
-            offset, "the array does not end" if start >= 0 else "wanted [ at the beginning of an array"
-        )
+        raise BrokenArrayError(offset, "the array does not end" if opened else "wanted [ at the beginning of an array")
 
 
 def _blank(data: bytes, bom: bool = False) -> int:

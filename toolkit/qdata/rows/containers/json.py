@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO, ClassVar
 
+import numpy as np
 import orjson
 
 from qdata.errors import QdataError
@@ -40,18 +41,21 @@ class Json:
         if part.stop <= part_bytes or not _opens(part):
             yield replace(part, sha256=hashlib.sha256(part.data()).hexdigest())
             return
-        start, ordinal, count = -1, 1, 0
-        item = None
+        start, ordinal, count, stop = -1, 1, 0, -1
         try:
-            for item in json_scan.items(_blocks(part)):
-                start, count = (item.start if start < 0 else start), count + 1
-                if item.stop - start >= part_bytes:
-                    yield _cut(part, start, item.stop, ordinal)
-                    start, ordinal, count = -1, ordinal + count, 0
+            for some in json_scan.borders(_blocks(part)):
+                borders = some
+                if start < 0 and len(borders):  # the bracket before the first item
+                    start, borders = int(borders[0]) + 1, borders[1:]
+                while (cut := int(np.searchsorted(borders, start + part_bytes))) < len(borders):
+                    stop, count = int(borders[cut]), count + cut + 1
+                    yield _cut(part, start, stop, ordinal)
+                    start, ordinal, count, borders = stop + 1, ordinal + count, 0, borders[cut + 1 :]
+                count, stop = count + len(borders), int(borders[-1]) if len(borders) else stop
         except json_scan.BrokenArrayError as broken:
             raise _broken(part, broken) from None
-        if count and item is not None:
-            yield _cut(part, start, item.stop, ordinal)
+        if count:
+            yield _cut(part, start, stop, ordinal)
 
     @staticmethod
     def read(part: Part) -> Rows:
