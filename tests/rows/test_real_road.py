@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from tests.rows.test_real_rows import by_path
 
@@ -121,3 +122,22 @@ def test_as_alpaca_and_sharegpt(one: dict[str, Any], to: str, real_data: Path) -
     assert [after[n] for n in whole["index"]] == [before[place[row]] for row in whole["row"]]
     if to == "alpaca":
         assert {row for row, n in place.items() if alternates(before[n])} <= set(whole["row"])
+
+
+@pytest.mark.parametrize(
+    ("glob", "to", "rows"),
+    [("mini_qwen/sft/*/*.parquet", "sharegpt", 200), ("mini_qwen/pt/*/*/high/*.parquet", "text", 200)],
+)
+def test_files_of_one_set_load_together_although_their_columns_differ(
+    glob: str, to: str, rows: int, real_data: Path
+) -> None:
+    """`id` is a number here and text there, columns stand in another order, some are in one file only: all come out."""
+    files = sorted(real_data.glob(glob))
+    types = [pq.read_schema(file).remove_metadata() for file in files]
+    assert len({str(one) for one in types}) > 1, "the trap is gone"
+    made, sums = road(real_data / glob, to, "together.jsonl")
+    assert (sums["in"], sums["kept"]) == (200, 200)
+    lines = [json.loads(line) for line in made.read_bytes().splitlines()]
+    originals = [row for file in files for row in pq.read_table(file).to_pylist()]
+    for line, original in zip(lines, originals, strict=True):
+        assert {k: v for k, v in line.items() if v is not None} == {k: v for k, v in original.items() if v is not None}
