@@ -16,7 +16,9 @@ from qdata.errors import QdataError
 
 
 def rows_of(table: pa.Table, label: str) -> list[dict[str, Any]]:
-    """The rows of a table; a null is a missing key. Raises QdataError where two columns have one name."""
+    """The rows of a table; a null is a missing key. Raises QdataError where two columns have one name, and Arrow's own
+    error where the bytes are not what the types say: texts that are not UTF-8, lists that end before they begin."""
+    table.validate(full=True)  # polars panics at such bytes
     names = table.column_names
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise QdataError(f"{label}: two columns are called {twice!r}; wanted a name for each")
