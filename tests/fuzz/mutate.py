@@ -16,7 +16,7 @@ _COLUMNS = sorted({column for name in plugin.names(formats) for column in plugin
 _FIELDS = sorted({field for name in plugin.names(formats) for dtype in plugin.find(formats, name).columns.values()
                   for field in struct_fields(dtype)})  # fmt: skip
 KEYS = [*_COLUMNS, *_FIELDS, "score", "extra", "images", "image", "label", "kto_tag", "row", "ordinal", "turn_1", "x",
-        "messages[]", "", "type", "text", "id", "source", "drop"]  # fmt: skip
+        "messages[]", "", "type", "text", "id", "source", "drop", "a\0b"]  # fmt: skip
 VALUES: list[Any] = [None, True, False, 0, 1, -1, 0.5, -0.0, 1e308, 2**53 + 1, 2**63, 2**64, 10**40, 1e400, float("nan"),
     "", " ", "a", "1", "null", "[]", "{}", "[", '[["q","a"]]', "\n", "\r", "\r\n", "\t", "\0", "\ufeff", "\u2028", "\x85",
     "\ud800", "user", "assistant", "system", "tool", "function", "human", "gpt", "observation", "function_call",

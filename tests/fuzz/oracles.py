@@ -210,7 +210,11 @@ def comes_back(part: Part, dialect: str, to: str, work: Path, choice: Choice) ->
     endings = source.writable()
     ending = endings[choice.ending % len(endings)]
     if done.kept:
-        said = _read_again(done, to, work, ending)
+        try:
+            said = _read_again(done, to, work, ending)
+        except QdataError as error:
+            hold("a NUL" in str(error), f"written as {to}{ending} and refused", error)
+            return 0
         hold(said.height == done.kept, f"rows written as {to}{ending}", (said.height, done.kept))
         wanted = done.book().filter(pl.col("action") != "dropped")["content_hash"].to_list()
         if not choice.lossy:

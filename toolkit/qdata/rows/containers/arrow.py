@@ -71,7 +71,7 @@ def _batches(part: Part) -> Iterator[Iterator[pa.RecordBatch]]:
                 yield (reader.get_batch(i) for i in range(reader.num_record_batches))
             else:
                 yield iter(pa.ipc.open_stream(file))
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:  # a date after the year 9999
         raise QdataError(f"{part.label}: not a readable Arrow file or stream ({error})") from None
 
 
