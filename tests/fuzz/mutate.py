@@ -17,10 +17,12 @@ _FIELDS = sorted({field for name in plugin.names(formats) for dtype in plugin.fi
                   for field in struct_fields(dtype)})  # fmt: skip
 KEYS = [*_COLUMNS, *_FIELDS, "score", "extra", "images", "image", "label", "kto_tag", "row", "ordinal", "turn_1", "x",
         "messages[]", "", "type", "text", "id", "source", "drop", "a\0b"]  # fmt: skip
-VALUES: list[Any] = [None, True, False, 0, 1, -1, 0.5, -0.0, 1e308, 2**53 + 1, 2**63, 2**64, 10**40, 1e400, float("nan"),
-    "", " ", "a", "1", "null", "[]", "{}", "[", '[["q","a"]]', "\n", "\r", "\r\n", "\t", "\0", "\ufeff", "\u2028", "\x85",
-    "\ud800", "user", "assistant", "system", "tool", "function", "human", "gpt", "observation", "function_call",
-    '[{"name":"f","arguments":{}}]', '{"name":"f","arguments":{}}', "<image>", "<think>\n\n</think>\n\n", "你好", "😀",
+VALUES: list[Any] = [None, True, False, 0, 1, -1, 0.5, -0.0, 1e308, 2**53 + 1, 2**63, 2**64, 10**40, 1e400,
+    float("nan"), "", " ", "a", "1", "null", "[]", "{}", "[", '[["q","a"]]', "\n", "\r", "\r\n", "\t", "\0", "\ufeff",
+    "\u2028", "\x85", "\ud800", "user", "assistant", "system", "tool", "function", "human", "gpt", "observation",
+    "function_call",
+    '[{"name":"f","arguments":{}}]', '{"name":"f","arguments":{}}', "<image>", "<think>\n\n</think>\n\n", "你好",
+    "😀",
     [], {}, [[]], [{}], [None], ["a"], [["a", "b"]], [["a"]], [1], {"turn_1": {}}, {"role": "user", "content": "q"},
     [{"type": "text", "text": "t"}], [{"type": "image_url"}], [{"role": "assistant", "content": None}], "a" * 70,
     [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], {"name": "f", "arguments": "{}"},
@@ -90,9 +92,8 @@ def _another(value: Any, rng: random.Random) -> Any:
         return value | {rng.choice(KEYS): rng.choice(VALUES)}
     if isinstance(value, list) and which < 4:
         at = rng.randrange(len(value) + 1)
-        return [value[:at], value[at:] + value[:at], [*value, *value[:1]], [*value[:at], rng.choice(VALUES), *value[at:]]][
-            which
-        ]
+        longer = [*value[:at], rng.choice(VALUES), *value[at:]]
+        return [value[:at], value[at:] + value[:at], [*value, *value[:1]], longer][which]
     if isinstance(value, str) and which < 4:
         at = rng.randrange(len(value) + 1)
         other = rng.choice([v for v in VALUES if isinstance(v, str)])

@@ -151,12 +151,11 @@ def main() -> None:
     for seed in seeds(given.target, given.data, work):
         (first / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
     words = work / "words.dict"
-    words.write_text("".join(f'"{key}"\n' for key in KEYS if key.isascii() and key), encoding="ascii")
-    options = [f"-max_total_time={given.seconds}", "-timeout=60", "-rss_limit_mb=6000", "-max_len=12000",
-               f"-seed={given.seed}", f"-dict={words}", f"-artifact_prefix={work}/", "-print_final_stats=1"]  # fmt: skip
-    atheris.Setup(
-        [sys.argv[0], str(corpus), str(first), *options], run.one, custom_mutator=_mutator(given.target)
-    )
+    plain = [key for key in KEYS if key and key.isascii() and key.isprintable()]
+    words.write_text("".join(f'"{key}"\n' for key in plain), encoding="ascii")
+    options = [f"-max_total_time={given.seconds}", "-timeout=900", "-rss_limit_mb=6000", "-max_len=12000",
+               f"-seed={given.seed}", f"-dict={words}", f"-artifact_prefix={work}/"]  # fmt: skip
+    atheris.Setup([sys.argv[0], str(corpus), str(first), *options], run.one, custom_mutator=_mutator(given.target))
     run.began = time.monotonic()
     atheris.Fuzz()
 

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from tests.fuzz.mutate import KEYS
-from tests.fuzz.targets import COMPRESSED, ENDINGS, SAMPLES, TABLE, as_table, head
+from tests.fuzz.targets import ENDINGS, SAMPLES, TABLE, as_table, head
 
 from qdata import plugin
 from qdata.errors import QdataError
@@ -40,9 +40,10 @@ def _files(target: str, data: Path | None, folder: Path) -> Iterator[bytes]:
     for path in sorted(data.rglob("*")) if data else ():
         if path.suffix in source.suffixes():
             try:
-                groups.append([row for row in source.peek(path, "s", path.name, 3).rows if len(json.dumps(row)) < _MOST])
+                rows = source.peek(path, "s", path.name, 3).rows
             except QdataError:
                 continue
+            groups.append([row for row in rows if len(json.dumps(row)) < _MOST])
     for number, rows in enumerate(filter(None, groups)):
         lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
         yield head(ENDINGS.index(".jsonl"), number, 0, 30) + lines

@@ -1,4 +1,4 @@
-"""What is fuzzed: from an input's bytes to one call of an oracle. An input's first bytes choose, the rest is content."""
+"""What is fuzzed: from the bytes of an input to one call of an oracle. Its first bytes choose, the rest is content."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def rows_in(content: bytes) -> list[dict[str, Any]]:
         except (ValueError, RecursionError):
             continue
         found += [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict)]
-    found = json.loads(json.dumps(found, ensure_ascii=False).encode("utf-8", "replace"))  # half a surrogate pair
-    return found
+    whole = json.dumps(found, ensure_ascii=False).encode("utf-8", "replace")  # no half of a surrogate pair
+    return json.loads(whole)  # type: ignore[no-any-return]
 
 
 def as_table(content: bytes, suffix: str, folder: Path, batch: int) -> bytes:

@@ -84,7 +84,7 @@ class Parquet:
                 for name, value in row.items():
                     if name not in columns:
                         if "\0" in name:
-                            raise QdataError(f"a column is called {name!r}; Parquet has no names with a NUL, .jsonl has")
+                            raise QdataError(f"a column is called {name!r}; Parquet has no names with a NUL")
                         columns[name] = Column(wanted.get(name))
                     columns[name].see(value)
 

@@ -76,7 +76,9 @@ def are_turns(value: Any) -> bool:
     return (
         isinstance(value, list)
         and bool(value)
-        and all(isinstance(t, dict) and _is_role(t.get("from")) and isinstance(t.get("value"), str | None) for t in value)
+        and all(
+            isinstance(t, dict) and _is_role(t.get("from")) and isinstance(t.get("value"), str | None) for t in value
+        )
     )
 
 
