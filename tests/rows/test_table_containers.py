@@ -149,6 +149,24 @@ def test_values_that_no_row_can_hold_are_refused(tmp_path: Path, column: pa.Arra
         rows_of(path)
 
 
+@pytest.mark.parametrize("kind", ["file", "stream"])
+def test_no_byte_of_an_arrow_file_makes_it_crash(tmp_path: Path, kind: str) -> None:
+    """Names, offsets, counts and sizes: each byte changed, the rows are read or the file is refused."""
+    rows = [{"a": "x", "m": [{"role": "u", "said": None}]}, {"a": None, "m": None}, {"a": "yy", "m": []}]
+    table, path = pa.Table.from_pylist(rows), tmp_path / "f.arrow"
+    with (pa.ipc.new_file if kind == "file" else pa.ipc.new_stream)(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    data, refused = path.read_bytes(), 0
+    for at in range(len(data)):
+        for other in {0xFF, data[at] ^ 1} - {data[at]}:
+            path.write_bytes(data[:at] + bytes([other]) + data[at + 1 :])
+            try:
+                rows_of(path, 30)
+            except QdataError:
+                refused += 1
+    assert len(data) < refused < 2 * len(data)
+
+
 def test_a_nul_in_a_name(tmp_path: Path) -> None:
     """Inside of a column it is read whole; a column of Parquet cannot be called so, which is said, and no panic."""
     column = pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], ["a\0b", "a\0c"])

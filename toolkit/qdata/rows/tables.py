@@ -62,11 +62,9 @@ def _is_plain(kind: pa.DataType) -> bool:
     polars takes no object with two fields of one name, and the name of a field as ending at a NUL.
     """
     types = pa.types
-    if types.is_list(kind) or types.is_large_list(kind):
-        return _is_plain(kind.value_type)
-    if types.is_struct(kind):
+    if types.is_struct(kind) or types.is_list(kind) or types.is_large_list(kind):
         fields = [kind.field(i) for i in range(kind.num_fields)]
-        names = {field.name for field in fields if "\0" not in field.name}
+        names = {field.name for field in fields if "\0" not in field.name}  # raises where one is not UTF-8
         return 0 < len(fields) == len(names) and all(_is_plain(field.type) for field in fields)
     simple = (types.is_string, types.is_large_string, types.is_boolean, types.is_integer, types.is_float32,
               types.is_float64, types.is_null, types.is_string_view)  # fmt: skip

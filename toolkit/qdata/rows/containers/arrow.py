@@ -38,6 +38,7 @@ class Arrow:
         start = stop = size = 0
         with _batches(part) as batches:
             for batch in batches:
+                batch.validate(full=True)  # where the bytes are not what the schema says, Arrow itself may crash
                 weight = batch.nbytes
                 step = max(1, batch.num_rows * part_bytes // max(weight, 1))
                 stop, size = stop + batch.num_rows, size + weight
