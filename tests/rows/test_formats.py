@@ -237,7 +237,8 @@ def test_a_verdict_in_words_is_one(tmp_path: Path) -> None:
 def test_no_tools_in_a_cell_are_none(tmp_path: Path) -> None:
     """In CSV an empty cell: the same conversation as without the column."""
     row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
-    for name, more in (("messages", {}), ("kto_messages", {"label": True})):
+    pair = {"prompt": row["messages"][:1], "chosen": row["messages"][1:], "rejected": row["messages"][1:]}
+    for name, more in (("messages", {}), ("kto_messages", {"label": True}), ("preference_messages", pair)):
         assert read([row | more | {"tools": ""}], name, tmp_path) == read([row | more], name, tmp_path)
 
 

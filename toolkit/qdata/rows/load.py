@@ -41,7 +41,8 @@ def load(part: Part, dialect: str, rename: Mapping[str, str] | None = None, char
         source=pl.lit(part.source),
         score=pl.when(pl.col("score").is_not_null()).then(pl.struct(given=pl.col("score"))),
     )
-    shaped = schema.conform(frame).collect()
+    tools = pl.when(pl.col("tools") != "").then(pl.col("tools"))  # "": an empty cell of a table
+    shaped = schema.conform(frame).with_columns(tools=tools).collect()
     reasons = shaped.select(pl.coalesce(_fault_of_kind(kinds.kind(form)), _fault()).alias("fault"))["fault"]
     if hasattr(form, "fault"):  # what only the dialect can see, before its columns become messages
         reasons = raw.select(fault=pl.coalesce(form.fault(), pl.lit(reasons)))["fault"]

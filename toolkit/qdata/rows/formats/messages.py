@@ -44,8 +44,7 @@ class Messages:
         first = pl.col("messages").list.first().struct.field("role")
         system = pl.when(first != "system").then(system_of(_SYSTEM))
         functions = pl.col("functions")
-        given = pl.when(pl.col("tools") != "").then(pl.col("tools"))  # "": an empty cell of a table
-        tools = pl.when(are_none(functions)).then(given).otherwise(functions_as_tools(functions))
+        tools = pl.when(are_none(functions)).then(pl.col("tools")).otherwise(functions_as_tools(functions))
         messages = joined(system, as_messages(pl.col("messages")))
         return frame.with_columns(messages=messages, tools=tools)
 
