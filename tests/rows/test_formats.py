@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,11 +191,13 @@ def test_a_row_of_another_kind_is_lost_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", CHATS)
 @pytest.mark.parametrize("judged", [{"rejected": "b"}, {"chosen": "a", "rejected": "b"}, {"rejected_response": "b"},
-                                    {"rejected_messages": []}, {"label": False}, {"kto_tag": True}])  # fmt: skip
+                                    {"rejected_messages": []}, {"label": False}, {"kto_tag": True},
+                                    {"label": "False"}, {"kto_tag": "true"}])  # fmt: skip
 def test_answers_to_choose_from_are_no_chat(name: str, judged: dict[str, Any]) -> None:
     """A second answer or a verdict beside a chat: no dialect of chats claims it, for some is not to be imitated."""
     (row,) = FORMATS[name].sample[:1]
-    assert not any(FORMATS[other].claims(row | judged) for other in CHATS)
+    others = [other for other in CHATS if FORMATS[other].claims(row | judged)]
+    assert others == (["input_label"] if name == "input_label" and judged == {"label": "False"} else [])
     assert FORMATS[name].claims(row | {"label": "category", "reward": 0.5})
     assert FORMATS[name].claims(row | {"label": {"ability": ["maths"]}}) == (name != "input_label")
 
@@ -218,6 +220,51 @@ def test_convert_refuses_what_would_be_lost(
         convert(*go)
     assert f"s/in.jsonl#1: {name} cannot express {lost}" in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+@each_format
+def test_any_value_anywhere_is_claimed_or_not(name: str) -> None:
+    """A list where a role should be is no role, and no crash; neither is anything else."""
+    (row,) = FORMATS[name].sample[:1]
+    for other in places(row):
+        if isinstance(other, dict):
+            assert all(form.claims(other) in (True, False) for form in FORMATS.values())
+
+
+def places(value: Any) -> Iterator[Any]:
+    """The value with another one in each of its places, one by one."""
+    yield from (None, True, 1, 0.5, "", "a", [], {}, [[]], [{}], [None], ["a"], {"a": {}})
+    if isinstance(value, dict):
+        yield from (value | {key: other} for key in value for other in places(value[key]))
+    elif isinstance(value, list):
+        yield from ([*value[:i], other, *value[i + 1 :]] for i in range(len(value)) for other in places(value[i]))
+
+
+def test_a_verdict_in_words_is_one(tmp_path: Path) -> None:
+    """As a cell of a CSV file or a workbook has it: judged, and never a chat whose bad answer is imitated."""
+    rows = [{"prompt": "q", "completion": "a", "label": word} for word in ("true", "FALSE", "True")]
+    assert [one["label"] for one in read(rows, "kto", tmp_path)] == [True, False, True]
+    frame, bad = loaded([{"prompt": "q", "response": "a", "label": "False"}], "pairs", tmp_path)
+    assert (frame.height, [b.code for b in bad]) == (0, ["judged"])
+    assert read([{"input": "q", "label": "false"}], "input_label", tmp_path)[0]["messages"] == chat("q", "false")
+
+
+def test_no_tools_in_a_cell_are_none(tmp_path: Path) -> None:
+    """In CSV an empty cell: the same conversation as without the column."""
+    row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    pair = {"prompt": row["messages"][:1], "chosen": row["messages"][1:], "rejected": row["messages"][1:]}
+    for name, more in (("messages", {}), ("kto_messages", {"label": True}), ("preference_messages", pair)):
+        assert read([row | more | {"tools": ""}], name, tmp_path) == read([row | more], name, tmp_path)
+
+
+def test_a_text_in_a_cell_stays_one_though_it_is_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that are JSON are told from columns of lists by what a dialect knows."""
+    monkeypatch.chdir(tmp_path)
+    Path("f.csv").write_text('prompt,response\nq,"[1, 2]"\nq2,"{""a"": {}}"\n', encoding="utf-8")
+    done = convert([Source(path="f.csv")], "pairs", Path("out.jsonl"))
+    assert done.inputs[0].detection.format == "pairs"
+    rows = [json.loads(line) for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert rows == [{"prompt": "q", "response": "[1, 2]"}, {"prompt": "q2", "response": '{"a": {}}'}]
 
 
 def test_alpaca_joins_instruction_and_input(tmp_path: Path) -> None:

@@ -87,6 +87,20 @@ def test_one_broken_row_costs_that_row(tmp_path: Path, name: str, size: int) -> 
     assert "'c' stands twice" in found.bad[2].reason
 
 
+@pytest.mark.parametrize("name", ["f.jsonl", "f.json"])
+@pytest.mark.parametrize("depth", [253, 254, 900, 1022, 2000])
+def test_a_row_nested_too_deep_costs_that_row(tmp_path: Path, name: str, depth: int) -> None:
+    """orjson reads 1024 levels and writes 254, and the standard library gives up in between."""
+    items = ['{"a": 1}', '{"a": ' + "[" * depth + "]" * depth + "}", '{"a": 12345678901234567890123}']
+    text = "\n".join(items) if name == "f.jsonl" else "[" + ",\n".join(items) + "]"
+    found = rows_of(write(tmp_path, name, text))
+    if depth == 253:
+        assert found.ordinals == [1, 2, 3]
+        return
+    assert found.rows == [{"a": 1}, {"a": 12345678901234567890123}]
+    assert [(bad.ordinal, bad.code) for bad in found.bad] == [(2, "too_deep" if depth < 1024 else "not_json")]
+
+
 @pytest.mark.parametrize(
     ("line", "is_twice"),
     [

@@ -117,6 +117,66 @@ def test_what_a_table_says_is_no_number_is_told(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "f.parquet").rows == [{"text": "a", "x": 1.5}, {"text": "b", "x": "nan"}, {"text": "c"}]
 
 
+def test_numbers_that_are_none_are_told_inside_of_lists_too(tmp_path: Path) -> None:
+    """As JSON they would be null, silently."""
+    half = pa.array([[2.5, float("nan")]], pa.list_(pa.float16()))
+    table = pa.table({"x": [[1.5, float("nan")]], "y": [{"z": float("-inf")}], "h": half})
+    pq.write_table(table, tmp_path / "f.parquet")
+    assert rows_of(tmp_path / "f.parquet").rows == [{"x": [1.5, "nan"], "y": {"z": "-inf"}, "h": [2.5, "nan"]}]
+
+
+NOT_UTF8 = pa.array([b"a", b"\xff"]).view(pa.string())
+TWICE = pa.StructArray.from_arrays([pa.array([1, 2]), pa.array([3, 4])], ["a", "a"])
+FAR = pa.array([0, 2**31 - 1], pa.int32()).view(pa.date32())
+NO_LISTS = pa.Array.from_buffers(
+    pa.list_(pa.int8()), 2, [None, pa.array([0, 9, 1], pa.int32()).buffers()[1]], children=[pa.array([1], pa.int8())]
+)
+
+
+@pytest.mark.parametrize("column", [NOT_UTF8, TWICE, FAR, NO_LISTS], ids=["utf8", "name twice", "date", "offsets"])
+@pytest.mark.parametrize("kind", ["parquet", "file", "stream"])
+def test_values_that_no_row_can_hold_are_refused(tmp_path: Path, column: pa.Array, kind: str) -> None:
+    """Bytes that are not what their types say, which polars panics at, and values that Python has no word for."""
+    path, table = tmp_path / f"f.{kind}", pa.table({"c": column})
+    if kind == "parquet" and column is NO_LISTS:
+        return  # Arrow itself does not write it
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        with (pa.ipc.new_file if kind == "file" else pa.ipc.new_stream)(path, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(QdataError, match=rf"f\.{kind}.* not (a )?readable"):
+        rows_of(path)
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+def test_no_byte_of_an_arrow_file_makes_it_crash(tmp_path: Path, kind: str) -> None:
+    """Names, offsets, counts and sizes: each byte changed, the rows are read or the file is refused."""
+    rows = [{"a": "x", "m": [{"role": "u", "said": None}]}, {"a": None, "m": None}, {"a": "yy", "m": []}]
+    table, path = pa.Table.from_pylist(rows), tmp_path / "f.arrow"
+    with (pa.ipc.new_file if kind == "file" else pa.ipc.new_stream)(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    data, refused = path.read_bytes(), 0
+    for at in range(len(data)):
+        for other in {0xFF, data[at] ^ 1} - {data[at]}:
+            path.write_bytes(data[:at] + bytes([other]) + data[at + 1 :])
+            try:
+                rows_of(path, 30)
+            except QdataError:
+                refused += 1
+    assert len(data) < refused < 2 * len(data)
+
+
+def test_a_nul_in_a_name(tmp_path: Path) -> None:
+    """Inside of a column it is read whole; a column of Parquet cannot be called so, which is said, and no panic."""
+    column = pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], ["a\0b", "a\0c"])
+    with pa.ipc.new_file(tmp_path / "f.arrow", pa.schema([("c", column.type)])) as writer:
+        writer.write_table(pa.table({"c": column}))
+    assert rows_of(tmp_path / "f.arrow").rows == [{"c": {"a\0b": 1, "a\0c": 2}}]
+    with pytest.raises(QdataError, match=r"a column is called 'a\\x00b'"):
+        written(tmp_path, "f.parquet", [{"a\0b": 1}])
+
+
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     """One of them would be lost."""
     with pa.ipc.new_file(tmp_path / "f.arrow", pa.schema([("a", pa.int8()), ("a", pa.int8())])) as writer:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -59,7 +60,8 @@ def find(sources: Sequence[Source], base: Path = Path()) -> list[Found]:
     for one in catalog.resolve(sources, base):
         if one.format:
             plugin.find(formats, one.format)  # a misspelt name is refused before any work
-        head = source.peek(one.path, one.source, one.relative, documents=one.documents)
+        knows = functools.partial(detect.knows, rename=one.rename, only=one.format)
+        head = source.peek(one.path, one.source, one.relative, documents=one.documents, knows=knows)
         if head.bad and not head.rows:
             container = next(source.parts_of(one.path, one.source, one.relative, documents=one.documents)).container
             first = head.bad[:NAMED]  # how many there are, peeking does not tell

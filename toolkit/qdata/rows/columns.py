@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from itertools import chain
 from typing import Any, NamedTuple
 
-import orjson
 import polars as pl
 
 from qdata.rows import exact
@@ -122,6 +121,7 @@ def _fit(value: Any, dtype: Any, name: str) -> Any:
         fitted = [_fit(v, dtype.inner, f"{name}[{i}]") for i, v in enumerate(value)]
         return next((v for v in fitted if isinstance(v, _Misfit)), fitted)
     if isinstance(dtype, pl.Struct):
+        value = value if "[" in name else _decoded(value)  # a cell, and no item of a list
         if not isinstance(value, dict):
             return _Misfit(f"{name}: wanted an object", value)
         known = [f.name for f in dtype.fields]
@@ -133,7 +133,7 @@ def _fit(value: Any, dtype: Any, name: str) -> Any:
     if dtype == pl.String:
         return _fit_text(value, name)
     if dtype == pl.Boolean:
-        return value if isinstance(value, bool) else _Misfit(f"{name}: wanted true or false", value)
+        return _fit_truth(value, name)
     return _fit_number(value, name)
 
 
@@ -159,6 +159,12 @@ def _text_of_parts(parts: list[Any], name: str) -> Any:
     return _Misfit(f"{name}: wanted text" + (", or one part with nothing but type and text" if kinds else ""), parts)
 
 
+def _fit_truth(value: Any, name: str) -> Any:
+    in_a_cell = isinstance(value, str) and "[" not in name  # of a CSV file or a workbook
+    said = {"true": True, "false": False}.get(value.lower()) if in_a_cell else value
+    return said if isinstance(said, bool) else _Misfit(f"{name}: wanted true or false", value)
+
+
 def _fit_number(value: Any, name: str) -> Any:
     misfit = _Misfit(f"{name}: wanted a number", value)
     try:
@@ -178,15 +184,18 @@ _WHOLE = re.compile(r"[+-]?[0-9]{16,4000}")  # as text; shorter ones are exact
 
 def _listed(value: Any) -> Any:
     """A list as it is, or as CSV and some Parquet files carry it: as JSON text; or as MOSS does: turn_1, turn_2, …"""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        return _decoded(value)
+    value = _decoded(value)
     if isinstance(value, dict) and value and list(value) == [f"turn_{i}" for i in range(1, len(value) + 1)]:
         return list(value.values())
     return value
 
 
-def _decoded(text: str) -> Any:
+def _decoded(value: Any) -> Any:
+    """The list or object that a text is in JSON; everything else as it is."""
+    if not (isinstance(value, str) and value.lstrip().startswith(("[", "{"))):
+        return value
     try:
-        return exact.loads(text.encode())
-    except orjson.JSONDecodeError:
-        return text
+        made = exact.loads(value.encode())
+    except (ValueError, RecursionError):  # more digits or brackets than can be read
+        return value
+    return value if exact.is_too_deep(made) else made

@@ -25,6 +25,12 @@ class Detection(NamedTuple):
     keeps: tuple[str, ...]
 
 
+def knows(row: dict[str, Any], rename: Mapping[str, str] | None = None, only: str | None = None) -> bool:
+    """Whether some dialect claims a row; with `only`, whether that one does."""
+    seen = renamed(row, rename) if rename else row
+    return any(plugin.find(formats, name).claims(seen) for name in ([only] if only else plugin.names(formats)))
+
+
 def detect(
     rows: Sequence[dict[str, Any]],
     label: str,

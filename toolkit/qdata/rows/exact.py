@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -55,6 +57,23 @@ def dumps(value: Any) -> bytes:
         return orjson.dumps(value)
     except TypeError:  # an integer beyond 64 bits
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+DEEPEST = 254  # levels that orjson writes; it reads 1024, and the standard library gives up in between
+
+
+def is_too_deep(value: Any) -> bool:
+    """Whether lists and objects are nested deeper in a value than can be written again."""
+    with suppress(TypeError):  # too deep, or an integer beyond 64 bits
+        orjson.dumps(value)
+        return False
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(DEEPEST):
+        if not level:
+            return False
+        inner = chain.from_iterable(one.values() if type(one) is dict else one for one in level)
+        level = [one for one in inner if type(one) is dict or type(one) is list]
+    return bool(level)
 
 
 def text(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -11,7 +11,7 @@ from qdata import plugin, schema
 from qdata.errors import QdataError
 from qdata.rows import exact, formats, kinds, source
 from qdata.rows.columns import columns
-from qdata.rows.formats._turns import SECOND_ANSWERS
+from qdata.rows.formats._turns import SECOND_ANSWERS, is_verdict
 from qdata.rows.parts import Bad, Part, short
 
 
@@ -29,7 +29,7 @@ def load(part: Part, dialect: str, rename: Mapping[str, str] | None = None, char
     """
     form = plugin.find(formats, dialect)
     everything = source.read(part)
-    rows, shown = _set_aside(everything, kinds.kind(form) in ("chat", "text"), rename or {})
+    rows, shown = _set_aside(everything, kinds.kind(form) in ("chat", "text"), rename or {}, form.columns)
     raw, misfits = columns(rows, {**form.columns, "score": pl.Float64}, rename)
     misfits += shown
     if character is not None and "character" in form.columns:
@@ -41,7 +41,8 @@ def load(part: Part, dialect: str, rename: Mapping[str, str] | None = None, char
         source=pl.lit(part.source),
         score=pl.when(pl.col("score").is_not_null()).then(pl.struct(given=pl.col("score"))),
     )
-    shaped = schema.conform(frame).collect()
+    tools = pl.when(pl.col("tools") != "").then(pl.col("tools"))  # "": an empty cell of a table
+    shaped = schema.conform(frame).with_columns(tools=tools).collect()
     reasons = shaped.select(pl.coalesce(_fault_of_kind(kinds.kind(form)), _fault()).alias("fault"))["fault"]
     if hasattr(form, "fault"):  # what only the dialect can see, before its columns become messages
         reasons = raw.select(fault=pl.coalesce(form.fault(), pl.lit(reasons)))["fault"]
@@ -135,11 +136,13 @@ _TOLD = {
 }
 
 
-def _set_aside(rows: source.Rows, one_answer: bool, rename: Mapping[str, str]) -> tuple[source.Rows, list[Bad]]:
+def _set_aside(
+    rows: source.Rows, one_answer: bool, rename: Mapping[str, str], own: Collection[str]
+) -> tuple[source.Rows, list[Bad]]:
     """Rows that are what they look like, and those with something beside it that makes their text another matter.
 
     `images`, `videos`, `audios` that are not empty do so; one under `image` … only with its `<image>` in the text;
-    where a row should hold `one_answer`, a second one, or whether it was good.
+    where a row should hold `one_answer`, a second one, or whether it was good. `own`: the dialect's columns.
     """
     suspects = {*_MEDIA, *_MEDIA.values()} | (SECOND_ANSWERS | _VERDICTS if one_answer else set())
     suspects -= set(rename.values())
@@ -148,7 +151,7 @@ def _set_aside(rows: source.Rows, one_answer: bool, rename: Mapping[str, str]) -
     kept: list[tuple[int, dict[str, Any]]] = []
     bad = []
     for ordinal, row in zip(rows.ordinals, rows.rows, strict=True):
-        found = [(name, why) for name in row if name in suspects and (why := _matters(row, name))]
+        found = [(name, why) for name in row if name in suspects and (why := _matters(row, name, own))]
         if found:
             name, code = found[0]
             bad.append(Bad(ordinal, f"{name}: {_TOLD[code]}", exact.text(row), code))
@@ -157,10 +160,10 @@ def _set_aside(rows: source.Rows, one_answer: bool, rename: Mapping[str, str]) -
     return source.Rows([ordinal for ordinal, _ in kept], [row for _, row in kept], rows.bad), bad
 
 
-def _matters(row: dict[str, Any], name: str) -> str | None:
+def _matters(row: dict[str, Any], name: str, own: Collection[str]) -> str | None:
     """The kind of mistake that reading a row without this column would be, or None."""
     if name in _VERDICTS:
-        return "judged" if isinstance(row[name], bool) else None
+        return "judged" if is_verdict(row[name]) and not (name in own and isinstance(row[name], str)) else None
     if name in SECOND_ANSWERS:
         return "judged" if row[name] is not None else None
     shown = bool(row[name]) and (name in _MEDIA or f"<{name}>" in exact.text(row))

@@ -7,7 +7,7 @@ is cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -137,11 +137,19 @@ def sink(path: Path, name: str, columns: Mapping[str, Any]) -> Iterator[Write]:
         yield write
 
 
-def peek(path: Path, source: str, relative: str, rows: int = 100, documents: str | None = None) -> Rows:
+def peek(
+    path: Path,
+    source: str,
+    relative: str,
+    rows: int = 100,
+    documents: str | None = None,
+    knows: Callable[[dict[str, Any]], bool] | None = None,
+) -> Rows:
     """The first rows of a file, to recognise its dialect by, and the bad ones before them. Of a large file only the
     beginning is read, if there is a row in it.
 
-    Lists that stand in a table as JSON text are lists here: columns.py takes them as such where a dialect has lists.
+    Lists and objects that stand in a table as JSON text are such here where somebody `knows` the row so: columns.py
+    takes them as such where a dialect has lists and objects. Elsewhere a text is a text, though it may be JSON.
     """
     found, bad = Rows([], [], []), list[Bad]()
     for part in parts_of(path, source, relative, part_bytes=1 << 20, documents=documents):
@@ -150,13 +158,14 @@ def peek(path: Path, source: str, relative: str, rows: int = 100, documents: str
         if found.rows:
             break
     seen = found.rows[:rows]
-    if _find(part.container).is_table:
-        seen = [{name: _listed(value) for name, value in row.items()} for row in seen]
+    if knows is not None and _find(part.container).is_table:
+        decoded = [{name: _decoded(value) for name, value in row.items()} for row in seen]
+        seen = [one if knows(one) else row for row, one in zip(seen, decoded, strict=True)]
     return Rows(found.ordinals[:rows], seen, bad)
 
 
-def _listed(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith("["):
+def _decoded(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(("[", "{")):
         with suppress(ValueError, RecursionError):
             return exact.loads(value.encode())
     return value

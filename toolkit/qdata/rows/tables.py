@@ -16,7 +16,9 @@ from qdata.errors import QdataError
 
 
 def rows_of(table: pa.Table, label: str) -> list[dict[str, Any]]:
-    """The rows of a table; a null is a missing key. Raises QdataError where two columns have one name."""
+    """The rows of a table; a null is a missing key. Raises QdataError where two columns have one name, and Arrow's own
+    error where the bytes are not what the types say: texts that are not UTF-8, lists that end before they begin."""
+    table.validate(full=True)  # polars panics at such bytes
     names = table.column_names
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise QdataError(f"{label}: two columns are called {twice!r}; wanted a name for each")
@@ -48,20 +50,29 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     kind = column.type
     if _is_plain(kind):
         listed: list[Any] = pl.from_arrow(pa.table({"c": column}))["c"].to_list()  # type: ignore[index]
-        return [_number(v) for v in listed] if pa.types.is_floating(kind) else listed
+        if pa.types.is_floating(kind):
+            return [_number(v) for v in listed]
+        return [_said(v) for v in listed] if _has_floats(kind) else listed
     return [_said(value) for value in column.to_pylist()]
 
 
 def _is_plain(kind: pa.DataType) -> bool:
-    """Whether every value of an Arrow type is one JSON has a word for, and polars and Arrow make the same of it."""
+    """Whether every value of an Arrow type is one JSON has a word for, and polars and Arrow make the same of it.
+
+    polars takes no object with two fields of one name, and the name of a field as ending at a NUL.
+    """
     types = pa.types
-    if types.is_list(kind) or types.is_large_list(kind):
-        return _is_plain(kind.value_type)
-    if types.is_struct(kind):
-        return kind.num_fields > 0 and all(_is_plain(kind.field(i).type) for i in range(kind.num_fields))
+    if types.is_struct(kind) or types.is_list(kind) or types.is_large_list(kind):
+        fields = [kind.field(i) for i in range(kind.num_fields)]
+        names = {field.name for field in fields if "\0" not in field.name}  # raises where one is not UTF-8
+        return 0 < len(fields) == len(names) and all(_is_plain(field.type) for field in fields)
     simple = (types.is_string, types.is_large_string, types.is_boolean, types.is_integer, types.is_float32,
               types.is_float64, types.is_null, types.is_string_view)  # fmt: skip
     return any(one(kind) for one in simple)
+
+
+def _has_floats(kind: pa.DataType) -> bool:
+    return pa.types.is_floating(kind) or any(_has_floats(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _number(value: float | None) -> float | str | None:
@@ -83,4 +94,6 @@ def _said(value: Any) -> Any:
             return base64.b64encode(value).decode("ascii")
     if isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date
         return value.isoformat()
-    return value if value is None or isinstance(value, (str, int, float)) else str(value)
+    if isinstance(value, float):
+        return _number(value)
+    return value if value is None or isinstance(value, (str, int)) else str(value)

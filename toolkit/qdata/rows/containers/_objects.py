@@ -31,7 +31,7 @@ def objects(ordinals: Sequence[int], texts: Sequence[bytes], places: Sequence[Pl
             rows[index] = exact.loads(texts[index])
     except (ValueError, RecursionError):
         return _one_by_one(ordinals, texts, places)
-    if set(map(type, rows)) <= {dict} and has_all_keys(joined, rows):
+    if set(map(type, rows)) <= {dict} and not exact.is_too_deep(rows) and has_all_keys(joined, rows):
         return Rows(list(ordinals), rows, [])
     return _one_by_one(ordinals, texts, places)
 
@@ -50,7 +50,10 @@ def _one_by_one(ordinals: Sequence[int], texts: Sequence[bytes], places: Sequenc
         except (ValueError, RecursionError):
             out.bad.append(bad_json(ordinal, text, places[index] if places else None))
             continue
-        if not isinstance(row, dict):
+        if exact.is_too_deep(row):
+            reason = f"nested deeper than {exact.DEEPEST} levels, which could not be written again"
+            out.bad.append(Bad(ordinal, reason, raw_text(text), "too_deep"))
+        elif not isinstance(row, dict):
             raw = json.dumps(row, ensure_ascii=False)
             out.bad.append(Bad(ordinal, f"wanted a JSON object, got {short(row)}", raw, "no_object"))
         elif not has_all_keys(text, [row]):

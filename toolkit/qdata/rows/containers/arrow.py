@@ -38,6 +38,7 @@ class Arrow:
         start = stop = size = 0
         with _batches(part) as batches:
             for batch in batches:
+                batch.validate(full=True)  # where the bytes are not what the schema says, Arrow itself may crash
                 weight = batch.nbytes
                 step = max(1, batch.num_rows * part_bytes // max(weight, 1))
                 stop, size = stop + batch.num_rows, size + weight
@@ -71,7 +72,7 @@ def _batches(part: Part) -> Iterator[Iterator[pa.RecordBatch]]:
                 yield (reader.get_batch(i) for i in range(reader.num_record_batches))
             else:
                 yield iter(pa.ipc.open_stream(file))
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:  # a date after the year 9999
         raise QdataError(f"{part.label}: not a readable Arrow file or stream ({error})") from None
 
 

@@ -69,7 +69,8 @@ class Json:
             return _items(part, data, text, error)
         rows = found if isinstance(found, list) else [found]
         is_blank = is_cut and not rows  # behind a last comma
-        if set(map(type, rows)) <= {dict} and not is_blank and has_all_keys(text, rows):
+        are_objects = set(map(type, rows)) <= {dict} and not is_blank
+        if are_objects and not exact.is_too_deep(rows) and has_all_keys(text, rows):
             return Rows(list(range(part.first, part.first + len(rows))), rows, [])
         return _items(part, data, text, None) if isinstance(found, list) else objects([part.first], [text])
 

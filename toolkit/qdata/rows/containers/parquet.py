@@ -69,7 +69,7 @@ class Parquet:
             step = max(1, min(part.stop - part.start, 1 << 16))
             batches = file.iter_batches(step, row_groups=[group for group, _ in groups])
             rows = tables.rows_within(batches, part.start, part.stop, at, part.label)
-        except (OSError, ValueError, pa.ArrowException) as error:
+        except (OSError, ValueError, OverflowError, pa.ArrowException) as error:  # a date after the year 9999
             raise QdataError(f"{part.label}: rows {part.start + 1} to {part.stop} are not readable ({error})") from None
         return Rows(list(range(part.first, part.first + len(rows))), rows, [])
 
@@ -83,6 +83,8 @@ class Parquet:
             for row in waiting.add(lines):
                 for name, value in row.items():
                     if name not in columns:
+                        if "\0" in name:
+                            raise QdataError(f"a column is called {name!r}; Parquet has no names with a NUL")
                         columns[name] = Column(wanted.get(name))
                     columns[name].see(value)
 

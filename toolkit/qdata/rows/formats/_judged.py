@@ -6,6 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from qdata.rows.formats._turns import is_verdict
+
 COLUMNS: dict[str, Any] = {"label": pl.Boolean, "kto_tag": pl.Boolean}  # TRL's and ms-swift's; LLaMA-Factory's
 
 
@@ -22,7 +24,7 @@ def two_verdicts() -> pl.Expr:
 
 def is_one(row: dict[str, Any]) -> bool:
     """Whether a row has a verdict, true or false, and no second answer."""
-    return any(isinstance(row.get(name), bool) for name in COLUMNS) and row.keys().isdisjoint(_PAIRS)
+    return any(is_verdict(row.get(name)) for name in COLUMNS) and row.keys().isdisjoint(_PAIRS)
 
 
 _PAIRS = {"chosen", "rejected", "rejected_response"}

@@ -48,8 +48,13 @@ def is_preference(row: dict[str, Any]) -> bool:
 
     A `label` of text or an object is a category, and says nothing of that (Infinity-Instruct).
     """
-    judged = any(isinstance(row.get(key), bool) for key in ("label", "kto_tag"))
+    judged = any(is_verdict(row.get(key)) for key in ("label", "kto_tag"))
     return judged or not row.keys().isdisjoint(SECOND_ANSWERS)
+
+
+def is_verdict(value: Any) -> bool:
+    """True or false, or the word for it, as cells of a CSV file or a workbook hold it."""
+    return isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false"))
 
 
 SECOND_ANSWERS = {"chosen", "rejected", "rejected_response", "chosen_messages", "rejected_messages"}

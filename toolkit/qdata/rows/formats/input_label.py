@@ -21,7 +21,8 @@ class InputLabel:
     @staticmethod
     def claims(row: dict[str, Any]) -> bool:
         """Both with texts in them, and neither an instruction nor an output: then they are somebody else's."""
-        return are_texts(row, "input", "label") and row.keys().isdisjoint(_ELSE) and not is_preference(row)
+        beside = {name: value for name, value in row.items() if name != "label"}  # true may well be an answer
+        return are_texts(row, "input", "label") and row.keys().isdisjoint(_ELSE) and not is_preference(beside)
 
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:

@@ -77,9 +77,13 @@ def are_turns(value: Any) -> bool:
         isinstance(value, list)
         and bool(value)
         and all(
-            isinstance(t, dict) and t.get("from") in _ROLES and isinstance(t.get("value"), str | None) for t in value
+            isinstance(t, dict) and _is_role(t.get("from")) and isinstance(t.get("value"), str | None) for t in value
         )
     )
+
+
+def _is_role(value: Any) -> bool:
+    return isinstance(value, str) and value in _ROLES
 
 
 def as_messages(turns: pl.Expr) -> pl.Expr:
