@@ -86,7 +86,7 @@ def test_the_wings_never_look_up(wing: str) -> None:
 
 @pytest.mark.parametrize("folder", ["qdata.rows.formats", "qdata.rows.steps"])
 def test_plugins_see_polars_and_the_schema_only(folder: str) -> None:
-    """A format or a step imports polars, the standard library, qdata.schema and its folder's `_helpers`.
+    """A format or a step imports polars, numpy, the standard library, qdata.schema and its folder's `_helpers`.
 
     A layout of pairs or judged answers may be built on the dialect of chats that its prompt is written in.
     """
@@ -95,7 +95,7 @@ def test_plugins_see_polars_and_the_schema_only(folder: str) -> None:
         if "    kind = " in file.read_text(encoding="utf-8"):
             helpers += tuple(f"{folder}.{f.stem}" for f in file.parent.glob("[!_]*.py"))
         for name in imports_of(file):
-            known = below(name, "polars", "qdata.schema", *helpers) or name.split(".")[0] in sys.stdlib_module_names
+            known = below(name, "polars", "numpy", "qdata.schema", *helpers) or name.split(".")[0] in sys.stdlib_module_names
             assert known, f"{name_of(file)} imports {name}"
 
 
