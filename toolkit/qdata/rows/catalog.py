@@ -104,6 +104,7 @@ def _resolve(one: Source, base: Path) -> list[Input]:
         if entry.unsupported:
             raise QdataError(f"{name}: cannot be read: {entry.unsupported}")
         path = _entry_path(name, entry, one.path)
+        _refuse_incomplete(path if path.is_dir() else path.parent)
         files = _selected(path, one.files) if one.files else _entry_files(path, entry)
     else:
         if not path.exists() and "/" not in one.path and not Path(one.path).suffix:
@@ -142,6 +143,20 @@ def named(path: str, base: Path = Path()) -> tuple[str, Entry | None]:
     return name, found[name]
 
 
+def folder_of(one: Source) -> Path | None:
+    """The folder that a source stands for as a whole, leaving out what is for testing; None for every other source."""
+    path = Path(one.path)
+    if one.files:
+        return None
+    if not path.exists() and (entry := entries().get(one.path)) and not entry.unsupported:
+        path = _entry_path(one.path, entry, one.path)
+        if not path.is_relative_to(SAMPLES):
+            if entry.files or entry.split:
+                return None
+            path = path / entry.folder if entry.folder else path
+    return path if path.is_dir() else None
+
+
 def _refuse_incomplete(folder: Path) -> None:
     """Half a data set looks like a whole one; raises QdataError where a download below `data/` was not finished."""
     for above in (folder, *folder.parents):
@@ -166,7 +181,8 @@ def _entry_files(path: Path, entry: Entry) -> list[Path]:
     if entry.files:
         return _selected(path, entry.files)
     below = path / entry.folder if entry.folder else path
-    return repository.of_split(path, containers.files_of(below), entry.subset, entry.split)
+    every = entry.split is not None
+    return repository.of_split(path, containers.files_of(below, every_split=every), entry.subset, entry.split)
 
 
 def _selected(path: Path, wanted: Sequence[str]) -> list[Path]:

@@ -13,6 +13,7 @@ import orjson
 import polars as pl
 
 from qdata.rows import exact
+from qdata.rows.formats._turns import VERDICTS, verdict_of
 from qdata.rows.parts import Bad, Rows, short
 from qdata.rows.renaming import renamed, renaming
 from qdata.rows.typed import JSON_TEXT, empty, keys_of, typed
@@ -133,7 +134,8 @@ def _fit(value: Any, dtype: Any, name: str) -> Any:
     if dtype == pl.String:
         return _fit_text(value, name)
     if dtype == pl.Boolean:
-        return value if isinstance(value, bool) else _Misfit(f"{name}: wanted true or false", value)
+        said = verdict_of(value) if name in VERDICTS else value if isinstance(value, bool) else None
+        return _Misfit(f"{name}: wanted true or false", value) if said is None else said
     return _fit_number(value, name)
 
 

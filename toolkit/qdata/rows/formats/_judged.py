@@ -6,7 +6,9 @@ from typing import Any
 
 import polars as pl
 
-COLUMNS: dict[str, Any] = {"label": pl.Boolean, "kto_tag": pl.Boolean}  # TRL's and ms-swift's; LLaMA-Factory's
+from qdata.rows.formats._turns import VERDICTS, is_verdict
+
+COLUMNS: dict[str, Any] = dict.fromkeys(VERDICTS, pl.Boolean)
 
 
 def verdict() -> pl.Expr:
@@ -21,8 +23,8 @@ def two_verdicts() -> pl.Expr:
 
 
 def is_one(row: dict[str, Any]) -> bool:
-    """Whether a row has a verdict, true or false, and no second answer."""
-    return any(isinstance(row.get(name), bool) for name in COLUMNS) and row.keys().isdisjoint(_PAIRS)
+    """Whether a row has a verdict, in any spelling of true or false, and no second answer."""
+    return is_verdict(row, *COLUMNS) and row.keys().isdisjoint(_PAIRS)
 
 
 _PAIRS = {"chosen", "rejected", "rejected_response"}

@@ -68,7 +68,8 @@ _IS_CALL = r'(?s)^\s*\{.*"name".*\}\s*$'
 def _calls() -> pl.Expr:
     """Inside `list.eval` over TURNS: the calls, in either spelling."""
     field = pl.element().struct.field
-    return pl.when(_calls_one()).then(pl.format("[{}]", field("function_call"))).otherwise(field("tool_calls"))
+    several = pl.when(~field("tool_calls").str.contains(_NO_CALLS)).then(field("tool_calls"))
+    return pl.when(_calls_one()).then(pl.format("[{}]", field("function_call"))).otherwise(several)
 
 
 def _calls_one() -> pl.Expr:

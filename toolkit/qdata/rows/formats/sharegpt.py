@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from qdata.rows.formats._json import are_calls
 from qdata.rows.formats._lists import joined
 from qdata.rows.formats._trained import FIELDS, disagreement, trained
 from qdata.rows.formats._turns import is_judged, system_turn
@@ -67,7 +68,7 @@ class Sharegpt:
 
     @staticmethod
     def loses(conversation: dict[str, Any]) -> str | None:
-        """Reasoning, names, and text beside a tool call."""
+        """Reasoning, names, calls that are more than a name and arguments, and text beside a call."""
         return beyond_turns(conversation["messages"])
 
 
@@ -115,6 +116,8 @@ def beyond_turns(messages: list[dict[str, Any]]) -> str | None:
         return "reasoning or names of messages"
     if any(m["tool_calls"] and m["role"] != "assistant" for m in messages):
         return "tool calls of a turn that is no assistant's"
+    if not all(are_calls(m["tool_calls"]) for m in messages if m["tool_calls"]):
+        return "ids of tool calls, arguments as text (wanted name and arguments, an object)"
     if any(m["tool_calls"] and m["content"] is not None for m in messages):  # an empty text is not none
         return "the text beside a tool call"
     return None
