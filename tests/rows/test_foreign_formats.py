@@ -25,7 +25,8 @@ def part(kind: str, value: Any) -> dict[str, Any]:
     return {"type": kind, "value": value}
 
 
-OBJECTS = st.lists(st.dictionaries(TEXT, st.none() | TEXT | st.lists(TEXT, max_size=2), max_size=2), min_size=1)
+ARGUMENTS = st.dictionaries(TEXT, st.none() | TEXT | st.lists(TEXT, max_size=2), max_size=2)
+OBJECTS = st.lists(st.fixed_dictionaries({"name": TEXT, "arguments": ARGUMENTS}), min_size=1)
 SPACED = st.builds(lambda calls, indent: json.dumps(calls, indent=indent), OBJECTS, st.none() | st.integers(0, 2))
 
 

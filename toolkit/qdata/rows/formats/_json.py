@@ -39,6 +39,11 @@ def are_none(listed: pl.Expr) -> pl.Expr:
     return listed.str.contains(r"^\s*(null|\[\s*\])?\s*$").fill_null(True)
 
 
+def as_list(call: pl.Expr) -> pl.Expr:
+    """One call is written as an object, several as a list; we always hold a list."""
+    return pl.when(call.str.starts_with("[")).then(call).otherwise(pl.concat_str(pl.lit("["), call, pl.lit("]")))
+
+
 def are_calls(text: str) -> bool:
     """Whether a JSON text is a list of calls as LLaMA-Factory takes them: a name and arguments, which are an object."""
     try:

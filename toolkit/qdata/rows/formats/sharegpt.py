@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._json import are_calls
+from qdata.rows.formats._json import are_calls, as_list
 from qdata.rows.formats._lists import joined
 from qdata.rows.formats._trained import FIELDS, disagreement, trained
 from qdata.rows.formats._turns import is_judged, system_turn
 
-_ROLES = {
+ROLES_READ = {
     "human": "user",
     "user": "user",
     "gpt": "assistant",
@@ -20,15 +20,19 @@ _ROLES = {
     "bing": "assistant",
     "bard": "assistant",
     "system": "system",
+    "developer": "system",
     "function_call": "assistant",
+    "tool_call": "assistant",
     "observation": "tool",
     "tool": "tool",
+    "tool_response": "tool",
 }
+_CALLS = ("function_call", "tool_call")
 _WRITTEN = {"user": "human", "assistant": "gpt", "system": "system", "tool": "observation"}
 
 
 class Sharegpt:
-    """All spellings of roles are read; human, gpt, system, function_call and observation are written.
+    """All spellings of roles are read, in any case; human, gpt, system, function_call and observation are written.
 
     Whether and how much a turn is trained stands beside its value, in any spelling that `messages` knows.
     """
@@ -38,6 +42,7 @@ class Sharegpt:
         "system": pl.String,
         "tools": pl.String,
     }
+    roles: ClassVar = {"conversations[].from": ROLES_READ}
     sample: ClassVar = [
         {"conversations": [{"from": "human", "value": "你好"}, {"from": "gpt", "value": "你好呀！"}]},
     ]
@@ -78,20 +83,25 @@ def are_turns(value: Any) -> bool:
         isinstance(value, list)
         and bool(value)
         and all(
-            isinstance(t, dict) and t.get("from") in _ROLES and isinstance(t.get("value"), str | None) for t in value
+            isinstance(t, dict) and _is_role(t.get("from")) and isinstance(t.get("value"), str | None) for t in value
         )
     )
+
+
+def _is_role(word: Any) -> bool:
+    return isinstance(word, str) and word.lower() in ROLES_READ
 
 
 def as_messages(turns: pl.Expr) -> pl.Expr:
     """A list of from/value turns with the FIELDS of training as messages."""
     role, value = pl.element().struct.field("from"), pl.element().struct.field("value")
-    call = role == "function_call"
+    spelled = role.str.to_lowercase()
+    call = spelled.is_in(_CALLS)
     return turns.list.eval(
         pl.struct(
-            role.replace(_ROLES).alias("role"),
+            pl.coalesce(spelled.replace_strict(ROLES_READ, default=None, return_dtype=pl.String), role).alias("role"),
             pl.when(~call).then(value).alias("content"),
-            pl.when(call).then(_as_list(value)).alias("tool_calls"),
+            pl.when(call).then(as_list(value)).alias("tool_calls"),
             *trained(),
         )
     )
@@ -121,8 +131,3 @@ def beyond_turns(messages: list[dict[str, Any]]) -> str | None:
     if any(m["tool_calls"] and m["content"] is not None for m in messages):  # an empty text is not none
         return "the text beside a tool call"
     return None
-
-
-def _as_list(call: pl.Expr) -> pl.Expr:
-    """One call is written as an object, several as a list; we always hold a list."""
-    return pl.when(call.str.starts_with("[")).then(call).otherwise(pl.concat_str(pl.lit("["), call, pl.lit("]")))
