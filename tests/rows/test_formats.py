@@ -301,7 +301,9 @@ def test_rows_of_two_dialects_at_once_are_refused() -> None:
         detect([row], "f")
     assert detect([row], "f", only="pairs").format == "pairs"
     half = [FORMATS["pairs"].sample[0], FORMATS["muice"].sample[0]]
-    with pytest.raises(QdataError, match="fit muice and pairs alike"):
+    with pytest.raises(
+        QdataError, match=r"Of the 2 looked at 1 is muice, 1 is pairs; row 2 .* first that is not pairs"
+    ):
         detect(half, "f")
 
 

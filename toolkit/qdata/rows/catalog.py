@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Input:
     character: str | None = None  # who answers, where the rows are talks of characters
     documents: str | None = None  # what a document of plain text is
     max_samples: int | None = None  # of all files of its source together
+    named: Mapping[str, str] = field(default_factory=dict)  # of `rename`, what the user named and no catalogue
     group: int = 0  # which source of the list this is a file of
 
 
@@ -127,6 +128,7 @@ def _resolve(one: Source, base: Path) -> list[Input]:
             one.character,
             one.documents,
             one.max_samples or entry.max_samples,
+            one.map,
         )
         for file in files
     ]
