@@ -33,7 +33,13 @@ def json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-CALLS = st.lists(st.fixed_dictionaries({"name": TEXT, "arguments": TEXT}), min_size=1, max_size=2).map(json_text)
+def _calls(arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[str]:
+    call = st.fixed_dictionaries({"name": TEXT, "arguments": arguments})
+    return st.lists(call, min_size=1, max_size=2).map(json_text)
+
+
+PLAIN_CALLS = _calls(st.dictionaries(TEXT, TEXT, max_size=2))  # as every dialect of calls has them
+CALLS = PLAIN_CALLS | _calls(TEXT)
 TOOLS = st.lists(st.fixed_dictionaries({"name": TEXT, "parameters": st.just({})}), min_size=1, max_size=2)
 
 

@@ -288,6 +288,21 @@ def test_folders_globs_and_lists(paths: list[str]) -> None:
     assert ledger("out.jsonl")["index"].to_list() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_an_input_is_never_written_over(more: list[str]) -> None:
+    """Under any of its names: the file, a link to it, a folder it lies in; nothing is touched."""
+    write("d/a.jsonl", [pair()])
+    Path("link.jsonl").symlink_to("d/a.jsonl")
+    Path("hard.jsonl").hardlink_to("d/a.jsonl")
+    before = Path("d/a.jsonl").read_bytes()
+    for words in (["d/a.jsonl", "-o", "d/a.jsonl"], ["d", "-o", "./d/../d/a.jsonl"], ["link.jsonl", "-o", "d/a.jsonl"],
+                  ["d/a.jsonl", "-o", "hard.jsonl"]):  # fmt: skip
+        told = refused("convert", *words, "--to", "alpaca", *more)
+        assert "is one of the inputs; choose another -o" in told and "--overwrite" not in told
+    assert Path("d/a.jsonl").read_bytes() == before
+    assert sorted(p.name for p in Path().rglob("*")) == ["a.jsonl", "d", "hard.jsonl", "link.jsonl"]
+
+
 def test_a_default_output_has_the_name_of_its_input() -> None:
     """A file's, a folder's or a data set's; several inputs have no one name."""
     write("rows/a.b.jsonl", [pair()])

@@ -267,8 +267,9 @@ def test_fetch_brings_the_files_and_convert_reads_them(hub: Hub) -> None:
     manifest, report = convert()
     assert "SAMPLE" not in report
     assert manifest["sample"] is False
-    assert [i["relative"] for i in manifest["inputs"]] == ["data/train.jsonl", "data/valid.jsonl"]
-    assert manifest["rows"]["in"] == sum(d.count(b"\n") for n, d in hub.files.items() if n.endswith("jsonl"))
+    assert [i["relative"] for i in manifest["inputs"]] == ["data/train.jsonl"]
+    assert "not read: data/align-anything/data/valid.jsonl (1 file for validation" in report
+    assert manifest["rows"]["in"] == hub.files["data/train.jsonl"].count(b"\n")
     before = len(hub.seen)
     assert fetch(hub.url).returncode == 0
     assert not [path for _, path, _ in hub.seen[before:] if "/resolve/" in path], "what is here is not asked for again"

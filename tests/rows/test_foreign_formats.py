@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.rows.test_formats import CALL, CHATS, FORMATS, TOOL, loaded, read
-from tests.test_schema import CALLS, TEXT, WEIGHTS, conversation, turn
+from tests.test_schema import PLAIN_CALLS, TEXT, WEIGHTS, conversation, turn
 
 from qdata.convert import convert
 from qdata.recipe import Source
@@ -25,7 +25,8 @@ def part(kind: str, value: Any) -> dict[str, Any]:
     return {"type": kind, "value": value}
 
 
-OBJECTS = st.lists(st.dictionaries(TEXT, st.none() | TEXT | st.lists(TEXT, max_size=2), max_size=2), min_size=1)
+ARGUMENTS = st.dictionaries(TEXT, st.none() | TEXT | st.lists(TEXT, max_size=2), max_size=2)
+OBJECTS = st.lists(st.fixed_dictionaries({"name": TEXT, "arguments": ARGUMENTS}), min_size=1)
 SPACED = st.builds(lambda calls, indent: json.dumps(calls, indent=indent), OBJECTS, st.none() | st.integers(0, 2))
 
 
@@ -33,7 +34,7 @@ SPACED = st.builds(lambda calls, indent: json.dumps(calls, indent=indent), OBJEC
 def v1_turns(draw: st.DrawFn) -> dict[str, Any]:
     """Any message without a name and a flag; calls in compact JSON and as other writers space it."""
     role = draw(st.sampled_from(["system", "user", "assistant", "tool"]))
-    calls = draw(st.none() | CALLS | SPACED) if role == "assistant" else None
+    calls = draw(st.none() | PLAIN_CALLS | SPACED) if role == "assistant" else None
     content = draw(st.none() | TEXT if calls else TEXT)
     return turn(role, content, tool_calls=calls, reasoning=draw(st.none() | TEXT), weight=draw(st.none() | WEIGHTS))
 
@@ -141,6 +142,25 @@ def test_v1_rows_that_are_no_conversation(row: dict[str, Any], reason: str, tmp_
     """As in every dialect."""
     _, bad = loaded([row], "llamafactory_v1", tmp_path)
     assert [b.reason[: len(reason)] for b in bad] == [reason]
+
+
+@pytest.mark.parametrize("name", ["sharegpt", "llamafactory_v1"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"name": "f"},
+        {"name": "f", "arguments": "{}"},
+        {"name": "f", "arguments": {}, "id": "c1"},
+        {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+        {"name": None, "arguments": {}},
+    ],
+    ids=str,
+)
+def test_calls_that_llamafactory_cannot_load_are_no_rows_of_it(name: str, call: dict[str, Any]) -> None:
+    """Its formatter takes a name, and arguments that are an object."""
+    calls = json.dumps([{"name": "g", "arguments": {}}, call])
+    one = conversation([turn("user", "q"), turn("assistant", None, tool_calls=calls)], tools=TOOL)
+    assert str(FORMATS[name].loses(one)).startswith("ids of tool calls, arguments as text")
 
 
 @pytest.mark.parametrize("calls", ["[]", "{}", "f(x)", "[1]", ' [{"name": "f"}]', f"{CALL}\n"], ids=repr)

@@ -191,8 +191,8 @@ def test_a_row_of_another_kind_is_lost_whole(name: str) -> None:
 
 @pytest.mark.parametrize("name", CHATS)
 @pytest.mark.parametrize("judged", [{"rejected": "b"}, {"chosen": "a", "rejected": "b"}, {"rejected_response": "b"},
-                                    {"rejected_messages": []}, {"label": False}, {"kto_tag": True},
-                                    {"label": "False"}, {"kto_tag": "true"}])  # fmt: skip
+                                    {"rejected_messages": []}, {"label": False}, {"kto_tag": True}, {"kto_tag": 1},
+                                    {"label": 0}, {"label": 1.0}, {"kto_tag": "False"}])  # fmt: skip
 def test_answers_to_choose_from_are_no_chat(name: str, judged: dict[str, Any]) -> None:
     """A second answer or a verdict beside a chat: no dialect of chats claims it, for some is not to be imitated."""
     (row,) = FORMATS[name].sample[:1]
@@ -275,9 +275,12 @@ def test_alpaca_joins_instruction_and_input(tmp_path: Path) -> None:
         {"instruction": "i", "input": None, "output": "o", "system": None, "history": None},
         {"instruction": "i", "output": "o", "system": "", "history": []},
         {"instruction": "i", "output": "o", "system": "s", "history": [["q", "a"], ["q2", "a2"]]},
+        {"instruction": "", "input": "x", "output": "o"},
+        {"instruction": None, "input": "x", "output": "o"},
+        {"instruction": "", "input": "", "output": "o"},
     ]
-    wanted = [chat("i\nx", "o"), chat("i", "o"), chat("i", "o"), chat("i", "o"),
-              chat("q", "a", "q2", "a2", "i", "o", system="s")]  # fmt: skip
+    wanted = [chat("i\nx", "o"), *[chat("i", "o")] * 3, chat("q", "a", "q2", "a2", "i", "o", system="s")]
+    wanted += [chat("x", "o"), chat("x", "o"), chat("", "o")]
     assert [one["messages"] for one in read(rows, "alpaca", tmp_path)] == wanted
 
 
@@ -359,7 +362,9 @@ def test_rows_of_two_dialects_at_once_are_refused() -> None:
         detect([row], "f")
     assert detect([row], "f", only="pairs").format == "pairs"
     half = [FORMATS["pairs"].sample[0], FORMATS["muice"].sample[0]]
-    with pytest.raises(QdataError, match="fit muice and pairs alike"):
+    with pytest.raises(
+        QdataError, match=r"Of the 2 looked at 1 is muice, 1 is pairs; row 2 .* first that is not pairs"
+    ):
         detect(half, "f")
 
 
@@ -461,7 +466,8 @@ def test_a_map_is_applied_before_looking() -> None:
             "chosen and rejected differ before their last turn",
         ),
         ("kto", {"prompt": "q", "completion": "a"}, "no label; wanted true or false"),
-        ("kto", {"prompt": "q", "completion": "a", "label": 1}, "label: wanted true or false, got 1"),
+        ("kto", {"prompt": "q", "completion": "a", "label": 2}, "label: wanted true or false, got 2"),
+        ("kto", {"prompt": "q", "completion": "a", "label": "good"}, 'label: wanted true or false, got "good"'),
         ("kto", {"prompt": "q", "completion": "a", "label": True, "kto_tag": False}, "label and kto_tag differ"),
         ("text", {"x": "y"}, "no messages"),
         ("chatml_text", {"text": "<|im_start|>user\nq"}, "text: wanted <|im_start|>ROLE"),

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.rows.test_formats import CHATS, FORMATS, NAMES, SPECIAL, TOOL, chat, of_kind, said
-from tests.test_schema import MESSAGES, TOOLS, conversation, json_text
+from tests.rows.test_formats import CALL, CHATS, FORMATS, NAMES, SPECIAL, TOOL, chat, of_kind, said
+from tests.test_schema import MESSAGES, TOOLS, conversation, json_text, turn
 
 from qdata import pipeline
 from qdata.convert import convert
@@ -38,7 +38,10 @@ def write(rows: list[dict[str, Any]]) -> list[Source]:
 def test_a_reduced_row_can_be_said_and_nothing_is_added(
     name: str, other: str, messages: list[dict[str, Any]], tools: str | None
 ) -> None:
-    """The dialect expresses it; each message is one of the row's, with the same content and no field it had not."""
+    """The dialect expresses it; each message is one of the row's, with the same content and no field it had not.
+
+    Only beside calls a text may go; calls stay, or the text they stood beside does; never is an empty answer left.
+    """
     row = of_kind(other, conversation(messages, tools=tools))
     less = kinds.reduced(FORMATS[name], row)
     if kinds.loses(FORMATS[name], row) is None or less is None:
@@ -47,8 +50,17 @@ def test_a_reduced_row_can_be_said_and_nothing_is_added(
     assert less.left_out
     before = [m for key in ("messages", "chosen") for m in row[key] or []]
     for m in less.conversation["messages"] or []:
-        assert any(all(m[key] in (None, one[key]) for key in m) and m["content"] == one["content"] for one in before)
+        assert any(_is_less(m, one) for one in before)
     assert less.conversation["row"] == row["row"]
+
+
+def _is_less(m: dict[str, Any], one: dict[str, Any]) -> bool:
+    """Whether a message is another one with less in it, and still says what that does."""
+    alike = all(m[key] in (None, one[key]) for key in m if key != "tool_calls")
+    said = m["content"] == one["content"] or (m["content"] is None and bool(m["tool_calls"]))
+    called = bool(m["tool_calls"]) or not one["tool_calls"] or bool(m["content"])
+    thought = bool(m["reasoning"]) or not one["reasoning"] or bool(m["content"] or m["tool_calls"])
+    return alike and said and called and thought
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,6 +73,13 @@ def test_of_a_lone_system_prompt_nothing_is_left(name: str) -> None:
         assert (len(lost) > 3, kinds.reduced(FORMATS[name], row)) == (True, None)
 
 
+def called(calls: str) -> Any:
+    """A question and an answer that is these calls only."""
+    return conversation([turn("user", "q"), turn("assistant", None, tool_calls=calls)])
+
+
+UNWRAPPED = "ids of tool calls, arguments as text"
+OPENAI_CALL = json_text([{"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x":1.5}'}}])
 REDUCED = [
     ("pairs", conversation(chat("q", "a", system="s"), tools=TOOL), "the tools, the system prompt", chat("q", "a")),
     ("alpaca", conversation(chat("q", "a", system="s"), tools=TOOL), "the tools", chat("q", "a", system="s")),
@@ -68,7 +87,22 @@ REDUCED = [
     ("sharegpt", SPECIAL["name"], "names", chat("q", "a")),
     ("muice", SPECIAL["untrained"], "training flags and weights", chat("q", "a")),
     ("muice", SPECIAL["empty system"], "the system prompt", chat("q", "a")),
-    ("sharegpt", SPECIAL["call and text"], "tool calls", chat("q", "t")),
+    ("sharegpt", SPECIAL["call and text"], "the text beside tool calls", SPECIAL["call"]["messages"]),
+    ("sharegpt", SPECIAL["call and empty text"], "the text beside tool calls", SPECIAL["call"]["messages"]),
+    ("pairs", SPECIAL["call and text"], "the tools, tool calls", chat("q", "t")),
+    ("pairs", SPECIAL["call and empty text"], None, None),
+    ("sharegpt", called(OPENAI_CALL), UNWRAPPED, called(json_text([{"name": "f", "arguments": {"x": 1.50}}]))),
+    ("llamafactory_v1", called(OPENAI_CALL), UNWRAPPED, called(json_text([{"name": "f", "arguments": {"x": 1.50}}]))),
+    ("sharegpt", called(OPENAI_CALL.replace('"{', '"').replace('}"', '"')), None, None),
+    ("sharegpt", called('[{"name":"f"}]'), None, None),
+    ("sharegpt", called("f(x)"), None, None),
+    ("alpaca", conversation([turn("user", "q"), turn("assistant", "", reasoning="r")]), None, None),
+    (
+        "sharegpt",
+        conversation([turn("user", "q"), turn("assistant", None, tool_calls=CALL, reasoning="r", name="n")]),
+        "reasoning, names",
+        [turn("user", "q"), turn("assistant", None, tool_calls=CALL)],
+    ),
     ("alpaca", SPECIAL["call"], None, None),
     ("alpaca", SPECIAL["user last"], None, None),
     ("pairs", SPECIAL["two exchanges"], None, None),
@@ -86,12 +120,13 @@ REDUCED = [
 
 @pytest.mark.parametrize(("name", "row", "left_out", "messages"), REDUCED, ids=[f"{r[0]}-{r[2]}" for r in REDUCED])
 def test_no_more_is_left_out_than_is_in_the_way(
-    name: str, row: dict[str, Any], left_out: str | None, messages: list[dict[str, Any]] | None
+    name: str, row: dict[str, Any], left_out: str | None, messages: Any
 ) -> None:
     """What goes is named; a turn never goes, nor does what only the turn says; an answer judged bad stays away."""
     less = kinds.reduced(FORMATS[name], row)
     assert (less and less.left_out) == left_out
-    assert less is None or less.conversation["messages"] == messages
+    wanted = messages["messages"] if isinstance(messages, dict) else messages
+    assert less is None or less.conversation["messages"] == wanted
 
 
 def test_lossy_is_told() -> None:

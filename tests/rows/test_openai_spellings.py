@@ -133,6 +133,26 @@ def test_a_column_that_was_not_read_is_written_so_that_it_is_not_read(
     assert json.loads(line) == answer() | {"system[]": 1, "system[][]": "linux"}
 
 
+@pytest.mark.parametrize("none", [[], None, "[]", "null", ""])
+def test_an_empty_list_of_calls_is_none(none: Any, tmp_path: Path) -> None:
+    """As clients fill it in: the answer is its text, and without one it is missing."""
+    rows = [answer(tool_calls=none), {"messages": [Q, {"role": "assistant", "content": None, "tool_calls": none}]}]
+    frame, bad = loaded(rows, "messages", tmp_path)
+    assert [m["tool_calls"] for m in frame["messages"][0]] == [None, None]
+    assert [b.reason for b in bad] == ["the answer is null or missing"]
+
+
+@pytest.mark.parametrize("empty", [None, "", [], {}])
+def test_a_column_that_says_nothing_keeps_its_name(empty: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alpaca knows no tools: an empty column of them may be read as none by the next dialect."""
+    monkeypatch.chdir(tmp_path)
+    row = {"instruction": "q", "output": "a", "tools": empty, "functions": None}
+    Path("in.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    convert([Source(path="in.jsonl")], "messages", Path("out.jsonl"))
+    (line,) = Path("out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line) == answer() | {"tools": empty, "functions": None}
+
+
 def test_what_nobody_read_of_a_turn_is_not_read_later_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ShareGPT knows no reasoning: a key of that name does not become some in the next file, and is not lost."""
     monkeypatch.chdir(tmp_path)

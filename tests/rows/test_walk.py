@@ -35,9 +35,9 @@ def saved_dataset(folder: Path, splits: dict[str, list[list[Row]]]) -> Path:
 def test_a_saved_dataset_is_its_splits(tmp_path: Path) -> None:
     """Alone or among other files: its Arrow streams in their order, and none of the JSON beside them."""
     one = [[{"prompt": "q1"}], [{"prompt": "q2"}]]
-    folder = saved_dataset(tmp_path / "data/hub", {"train": one, "test": [[{"prompt": "q3"}]]})
+    folder = saved_dataset(tmp_path / "data/hub", {"train": one, "more": [[{"prompt": "q3"}]]})
     write(folder.parent, "more.jsonl", '{"prompt": "q4"}')
-    wanted = ["train/data-00000-of-00002.arrow", "train/data-00001-of-00002.arrow", "test/data-00000-of-00001.arrow"]
+    wanted = ["train/data-00000-of-00002.arrow", "train/data-00001-of-00002.arrow", "more/data-00000-of-00001.arrow"]
     assert [p.relative_to(folder).as_posix() for p in source.files_of(folder)] == wanted
     assert [p.relative_to(folder).as_posix() for p in source.files_of(folder / "train")] == wanted[:2]
     assert [rows_of(p).rows[0]["prompt"] for p in source.files_of(folder.parent)] == ["q1", "q2", "q3", "q4"]

@@ -95,13 +95,24 @@ def _readable(found: Found) -> list[dict[str, Any]]:
 
 @click.command()
 def formats() -> None:
-    """List the dialects, each with a sample row."""
+    """List the dialects, each with a sample row, and the roles of turns that are read, with what they become.
+
+    A role of other words is named with --map: 'conversations[].from.human=User', 'messages[].role.user=Human'.
+    """
     from qdata import plugin
     from qdata.rows import formats as folder
 
     for name in plugin.names(folder):
         form = plugin.find(folder, name)
-        click.echo(f"{name}: {str(form.__doc__).splitlines()[0]}\n  {json.dumps(form.sample[0], ensure_ascii=False)}")
+        roles = "".join(f" [{place}: {_listed(known)}]" for place, known in getattr(form, "roles", {}).items())
+        about = str(form.__doc__).splitlines()[0]
+        click.echo(f"{name}: {about}{roles}\n  {json.dumps(form.sample[0], ensure_ascii=False)}")
+
+
+def _listed(roles: dict[str, str]) -> str:
+    """`human, user → user; gpt, assistant → assistant`."""
+    words = {ours: [word for word, other in roles.items() if other == ours] for ours in roles.values()}
+    return "; ".join(f"{', '.join(theirs)} → {ours}" for ours, theirs in words.items())
 
 
 @click.command()

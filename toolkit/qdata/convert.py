@@ -19,7 +19,7 @@ from qdata.errors import QdataError
 from qdata.part import NAMED, Step, Work, code_sha256
 from qdata.paths import cache_dir, file_sha256, name_of, whole
 from qdata.recipe import Source
-from qdata.rows import formats, kinds, ledger, provenance
+from qdata.rows import catalog, formats, kinds, ledger, provenance
 from qdata.rows import source as containers
 from qdata.tokens.shards import write_json
 from qdata.written import Writing, Written, write
@@ -61,6 +61,7 @@ def convert(
     if to is not None:
         plugin.find(formats, to)  # a misspelt name is refused before any work
     containers.refuse_name(output.name)
+    _refuse_own_input(output, sources, base)
     _refuse_foreign(output, replace)
     with whole(output, replace=replace) as partial, whole(provenance.sidecar(output), replace=True) as beside:
         inputs = pipeline.find(sources, base)
@@ -148,6 +149,12 @@ def _refuse_lost(done: Sequence[Written], to: str, lossy: bool) -> None:
         raise QdataError("\n".join([*shown, f"{other}, or {less}."]))
     if not any(one.kept for one in done):
         raise QdataError("\n".join([*shown, "no row is left to write; all were set aside"]))
+
+
+def _refuse_own_input(output: Path, sources: Sequence[Source], base: Path) -> None:
+    """Rows would be gone for good where what is made of them takes their place."""
+    if output.is_file() and any(output.samefile(one.path) for one in catalog.resolve(sources, base)):
+        raise QdataError(f"-o {output}: it is one of the inputs; choose another -o")
 
 
 def _refuse_foreign(output: Path, replace: bool) -> None:

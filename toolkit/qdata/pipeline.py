@@ -24,7 +24,7 @@ from qdata.errors import QdataError
 from qdata.part import NAMED, Rendering, Step, Work, process
 from qdata.paths import cache_dir, whole
 from qdata.recipe import DataRecipe, Source, structure
-from qdata.rows import catalog, detect, draw, formats, kinds, provenance, source, steps
+from qdata.rows import catalog, detect, draw, formats, hints, kinds, provenance, source, steps
 from qdata.rows.draw import Draw
 from qdata.rows.parts import Part
 from qdata.rows.steps.complete import Complete
@@ -66,11 +66,19 @@ def find(sources: Sequence[Source], base: Path = Path()) -> list[Found]:
             container = next(source.parts_of(one.path, one.source, one.relative, documents=one.documents)).container
             first = head.bad[:NAMED]  # how many there are, peeking does not tell
             raise aside.nothing_left(one.path, aside.unreadable(one.path, container, first, len(first)))
-        told = detect.detect(head.rows, str(one.path), one.rename, only=one.format)
+        if one.named:
+            hints.refuse_map(one.named, str(one.path), head.rows, functools.partial(_all_rows, one))
+        told = detect.detect(head.rows, str(one.path), one.rename, only=one.format, ordinals=head.ordinals)
         if one.character is not None and "character" not in plugin.find(formats, told.format).columns:
             raise QdataError(f"{one.path}: {told.format} has no characters; --character is for talks of them")
         found.append(Found(one, told))
     return found
+
+
+def _all_rows(one: catalog.Input) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a file, part by part."""
+    for part in source.parts_of(one.path, one.source, one.relative, documents=one.documents):
+        yield source.read(part).rows
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,8 @@ class Source:
     format: str | None = option(None, "dialect of the rows; default: detected from the rows")
     map: dict[str, str] = option(
         {},
-        "the dialect's column = the file's; messages[].role = a key of messages; messages[].role.user = a role",
+        "the dialect's column = the file's (NAME= leaves one unread); messages[].role = a key of messages; "
+        "messages[].role.user=Human or conversations[].from.human=User a role (`qdata formats` lists those known)",
     )
     character: str | None = option(
         None, "who answers in talks of characters (ChatHaruhi): a name, or NAME,NAME for one under several names"

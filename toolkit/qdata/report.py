@@ -34,12 +34,24 @@ def notices(console: Console, inputs: Sequence[Found]) -> None:
 
 
 def left_out(console: Console, sources: Sequence[Source]) -> None:
-    """Files below the named folders that look like rows and are none of them."""
-    from qdata.rows.source import left_out
+    """Files below the named folders that look like rows and are none of them; loudly, those held out for testing."""
+    from qdata.rows import catalog, source
 
-    for one in sources:
-        for path, reason in left_out(Path(one.path)):
+    named = {Path(one.path).resolve() for one in sources}
+    for folder in filter(None, map(catalog.folder_of, sources)):
+        for path, reason in source.left_out(folder):
             console.print(f"not read: {escape(str(path))} ({reason})", style="dim", highlight=False)
+        for path, split, files in source.splits_left_out(folder):
+            if named.isdisjoint({path.resolve(), *(file.resolve() for file in files)}):
+                count = f"{len(files)} file{'s' if len(files) > 1 else ''}"
+                console.print(
+                    f"[bold yellow]not read: {escape(str(path))} ({count} for {_SPLITS[split]}; name it to read it, "
+                    f"or give it with --validation)[/]",
+                    highlight=False,
+                )
+
+
+_SPLITS = {"test": "testing", "validation": "validation"}
 
 
 def sample_notice(console: Console, name: str) -> None:

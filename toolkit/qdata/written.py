@@ -22,6 +22,7 @@ from qdata import part, plugin, schema
 from qdata.paths import whole
 from qdata.rows import exact, formats, kinds, ledger
 from qdata.rows.columns import struct_fields
+from qdata.rows.formats._turns import VERDICTS, verdict_of
 
 Row = dict[str, Any]
 
@@ -182,7 +183,7 @@ def _with_the_rest(form: Any, conversation: Row) -> Row | str:
         return out
     lists = {name: out[name] for name, dtype in form.columns.items() if name in out and struct_fields(dtype)}
     extra = exact.loads(conversation["extra"].encode())
-    unread = {key for key in extra if key in form.columns and key not in out}
+    unread = {key for key, value in extra.items() if key not in out and _is_read(form, key, value)}
     for key, value in extra.items():
         turns = _turns_of(key, lists)
         name = _free_name(key, extra.keys() | out.keys()) if key in unread else key
@@ -196,6 +197,13 @@ def _with_the_rest(form: Any, conversation: Row) -> Row | str:
     return out
 
 
+def _is_read(form: Any, key: str, value: Any) -> bool:
+    """Whether a column would be read under its own name, as part of the row or as a verdict on its answer."""
+    if key in form.columns:
+        return value is not None and value not in ("", [], {})
+    return key in VERDICTS and kinds.kind(form) == "chat" and verdict_of(value) is not None
+
+
 def _free_name(name: str, taken: Set[str]) -> str:
     """A name for a column that nobody read, under which nobody reads it in the output either."""
     while name in taken:
@@ -205,7 +213,7 @@ def _free_name(name: str, taken: Set[str]) -> str:
 
 def _under_free_names(rest: Row, turn: Row, form: Any) -> Row:
     """As `_free_name`, of what nobody read of a turn."""
-    known = _fields(form) - turn.keys()
+    known = _fields(form) - turn.keys() - {key for key, value in rest.items() if value is None}
     return {_free_name(k, rest.keys() | turn.keys()) if k in known else k: v for k, v in rest.items()}
 
 

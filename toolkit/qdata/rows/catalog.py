@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Input:
     character: str | None = None  # who answers, where the rows are talks of characters
     documents: str | None = None  # what a document of plain text is
     max_samples: int | None = None  # of all files of its source together
+    named: Mapping[str, str] = field(default_factory=dict)  # of `rename`, what the user named and no catalogue
     group: int = 0  # which source of the list this is a file of
 
 
@@ -104,6 +105,7 @@ def _resolve(one: Source, base: Path) -> list[Input]:
         if entry.unsupported:
             raise QdataError(f"{name}: cannot be read: {entry.unsupported}")
         path = _entry_path(name, entry, one.path)
+        _refuse_incomplete(path if path.is_dir() else path.parent)
         files = _selected(path, one.files) if one.files else _entry_files(path, entry)
     else:
         if not path.exists() and "/" not in one.path and not Path(one.path).suffix:
@@ -126,6 +128,7 @@ def _resolve(one: Source, base: Path) -> list[Input]:
             one.character,
             one.documents,
             one.max_samples or entry.max_samples,
+            one.map,
         )
         for file in files
     ]
@@ -140,6 +143,20 @@ def named(path: str, base: Path = Path()) -> tuple[str, Entry | None]:
     if name not in found:
         raise QdataError(f"{path}: {file} has no such entry.{did_you_mean(name, found)}")
     return name, found[name]
+
+
+def folder_of(one: Source) -> Path | None:
+    """The folder that a source stands for as a whole, leaving out what is for testing; None for every other source."""
+    path = Path(one.path)
+    if one.files:
+        return None
+    if not path.exists() and (entry := entries().get(one.path)) and not entry.unsupported:
+        path = _entry_path(one.path, entry, one.path)
+        if not path.is_relative_to(SAMPLES):
+            if entry.files or entry.split:
+                return None
+            path = path / entry.folder if entry.folder else path
+    return path if path.is_dir() else None
 
 
 def _refuse_incomplete(folder: Path) -> None:
@@ -166,7 +183,8 @@ def _entry_files(path: Path, entry: Entry) -> list[Path]:
     if entry.files:
         return _selected(path, entry.files)
     below = path / entry.folder if entry.folder else path
-    return repository.of_split(path, containers.files_of(below), entry.subset, entry.split)
+    every = entry.split is not None
+    return repository.of_split(path, containers.files_of(below, every_split=every), entry.subset, entry.split)
 
 
 def _selected(path: Path, wanted: Sequence[str]) -> list[Path]:

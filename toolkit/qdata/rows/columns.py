@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from qdata.rows import exact
+from qdata.rows.formats._turns import VERDICTS, verdict_of
 from qdata.rows.parts import Bad, Rows, short
 from qdata.rows.renaming import renamed, renaming
 from qdata.rows.typed import JSON_TEXT, empty, keys_of, typed
@@ -160,9 +161,8 @@ def _text_of_parts(parts: list[Any], name: str) -> Any:
 
 
 def _fit_truth(value: Any, name: str) -> Any:
-    in_a_cell = isinstance(value, str) and "[" not in name  # of a CSV file or a workbook
-    said = {"true": True, "false": False}.get(value.lower()) if in_a_cell else value
-    return said if isinstance(said, bool) else _Misfit(f"{name}: wanted true or false", value)
+    said = verdict_of(value) if name in VERDICTS else value if isinstance(value, bool) else None
+    return _Misfit(f"{name}: wanted true or false", value) if said is None else said
 
 
 def _fit_number(value: Any, name: str) -> Any:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from qdata.rows import exact
+
 Row = dict[str, Any]
 WORDS = {
     "chat": "conversations",
@@ -71,14 +73,23 @@ def reduced(form: Any, conversation: Row) -> Reduced | None:
 
     An answer that was judged bad is never made a chat: it would be imitated.
     """
+    ways = (_without_one(name) for name in ("tool calls", _TEXT))  # one of the two goes; better the text than the call
+    return next((less for way in ways if (less := _reduced(form, conversation, way))), None)
+
+
+def _without_one(name: str) -> list[str]:
+    return [other for other in _LESS if other != name]
+
+
+def _reduced(form: Any, conversation: Row, way: list[str]) -> Reduced | None:
     made, taken = conversation, list[str]()
     is_of_kind = kind_of(conversation) == kind(form)
-    for name, leave_out in _LESS.items():
+    for name in way:
         if loses(form, made) is None:
             break
         if is_of_kind and name in _MAKES_CHAT:
             continue
-        less = leave_out(made)
+        less = _LESS[name](made)
         if less != made:
             made = less
             taken.append(name)
@@ -108,18 +119,49 @@ def _no_tools(row: Row) -> Row:
     return row | {"tools": None}
 
 
-def _without(*fields: str) -> Callable[[Row], Row]:
-    """Fields of messages; a turn that says nothing else keeps them."""
+def _of_each(less: Callable[[Row], Row]) -> Callable[[Row], Row]:
+    """What leaves something out of every message."""
 
     def leave_out(row: Row) -> Row:
         lists = {name: row[name] for name in ("messages", "chosen", "rejected") if row[name] is not None}
-        return row | {name: [_less(m, fields) for m in messages] for name, messages in lists.items()}
+        return row | {name: [less(m) for m in messages] for name, messages in lists.items()}
 
     return leave_out
 
 
-def _less(message: Row, fields: tuple[str, ...]) -> Row:
-    return message if message["content"] is None else message | dict.fromkeys(fields)
+def _without(*fields: str) -> Callable[[Row], Row]:
+    """Fields of messages; a turn without a text keeps what it says instead."""
+
+    def less(message: Row) -> Row:
+        says = message["content"] or ("reasoning" in fields and message["tool_calls"])
+        return message if _SAYS.intersection(fields) and not says else message | dict.fromkeys(fields)
+
+    return _of_each(less)
+
+
+_SAYS = {"reasoning", "tool_calls"}
+
+
+def _no_text(message: Row) -> Row:
+    return message | {"content": None} if message["tool_calls"] else message
+
+
+def _plain_calls(message: Row) -> Row:
+    """Calls as name and arguments, an object; as they are where one of them has no such arguments."""
+    try:
+        calls = [_plain_call(one) for one in exact.loads((message["tool_calls"] or "").encode())]
+    except (ValueError, TypeError, KeyError):
+        return message
+    return message | {"tool_calls": f"[{','.join(calls)}]"}
+
+
+def _plain_call(call: Row) -> str:
+    function = call.get("function", call) if isinstance(call, dict) else {}
+    given = function["arguments"]
+    text = given if isinstance(given, str) else exact.text(given)  # text stays as it is, letter for letter
+    if not isinstance(exact.loads(text.encode()), dict):
+        raise ValueError("arguments that are no object")
+    return f'{{"name":{exact.text(function["name"])},"arguments":{text}}}'
 
 
 def _no_system(row: Row) -> Row:
@@ -127,6 +169,7 @@ def _no_system(row: Row) -> Row:
     return row | {"messages": messages[1:]} if messages and messages[0]["role"] == "system" else row
 
 
+_TEXT = "the text beside tool calls"
 _MAKES_CHAT = ("the rejected answer", "the verdict on the answer")
 _LESS: dict[str, Callable[[Row], Row]] = {
     "the rejected answer": _chosen_only,
@@ -135,6 +178,8 @@ _LESS: dict[str, Callable[[Row], Row]] = {
     "reasoning": _without("reasoning"),
     "names": _without("name"),
     "training flags and weights": _without("train", "weight"),
+    "ids of tool calls, arguments as text": _of_each(_plain_calls),
+    _TEXT: _of_each(_no_text),
     "tool calls": _without("tool_calls"),
     "the system prompt": _no_system,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -11,7 +11,7 @@ from qdata import plugin, schema
 from qdata.errors import QdataError
 from qdata.rows import exact, formats, kinds, source
 from qdata.rows.columns import columns
-from qdata.rows.formats._turns import SECOND_ANSWERS, is_verdict
+from qdata.rows.formats._turns import SECOND_ANSWERS, VERDICTS, verdict_of
 from qdata.rows.parts import Bad, Part, short
 
 
@@ -29,7 +29,7 @@ def load(part: Part, dialect: str, rename: Mapping[str, str] | None = None, char
     """
     form = plugin.find(formats, dialect)
     everything = source.read(part)
-    rows, shown = _set_aside(everything, kinds.kind(form) in ("chat", "text"), rename or {}, form.columns)
+    rows, shown = _set_aside(everything, form, rename or {})
     raw, misfits = columns(rows, {**form.columns, "score": pl.Float64}, rename)
     misfits += shown
     if character is not None and "character" in form.columns:
@@ -129,41 +129,41 @@ def _fault_of_kind(kind: str) -> pl.Expr:
 
 
 _MEDIA = {"images": "image", "videos": "video", "audios": "audio"}
-_VERDICTS = {"label", "kto_tag"}
 _TOLD = {
     "multimodal": "pictures, videos and sound are not read, and without them the text means something else",
-    "judged": "a second answer or a verdict in a row of chat; as chat, what somebody rejected would be imitated",
+    "judged": "a second answer or a verdict in a row of chat; as chat, what somebody rejected would be imitated "
+    "(--map {0}= reads the row without {0})",
 }
 
 
-def _set_aside(
-    rows: source.Rows, one_answer: bool, rename: Mapping[str, str], own: Collection[str]
-) -> tuple[source.Rows, list[Bad]]:
+def _set_aside(rows: source.Rows, form: Any, rename: Mapping[str, str]) -> tuple[source.Rows, list[Bad]]:
     """Rows that are what they look like, and those with something beside it that makes their text another matter.
 
     `images`, `videos`, `audios` that are not empty do so; one under `image` … only with its `<image>` in the text;
-    where a row should hold `one_answer`, a second one, or whether it was good. `own`: the dialect's columns.
+    where a row should hold one answer, a second one, or whether it was good.
     """
-    suspects = {*_MEDIA, *_MEDIA.values()} | (SECOND_ANSWERS | _VERDICTS if one_answer else set())
-    suspects -= set(rename.values())
+    suspects = {*_MEDIA, *_MEDIA.values()}
+    if kinds.kind(form) in ("chat", "text"):
+        suspects |= {*SECOND_ANSWERS, *VERDICTS} - rename.keys()  # what the user maps, or leaves unread, is no accident
+    suspects -= {*rename.values(), *form.columns}
     if all(suspects.isdisjoint(row) for row in rows.rows):
         return rows, []
     kept: list[tuple[int, dict[str, Any]]] = []
     bad = []
     for ordinal, row in zip(rows.ordinals, rows.rows, strict=True):
-        found = [(name, why) for name in row if name in suspects and (why := _matters(row, name, own))]
+        found = [(name, why) for name in row if name in suspects and (why := _matters(row, name))]
         if found:
             name, code = found[0]
-            bad.append(Bad(ordinal, f"{name}: {_TOLD[code]}", exact.text(row), code))
+            bad.append(Bad(ordinal, f"{name}: {_TOLD[code].format(name)}", exact.text(row), code))
         else:
             kept.append((ordinal, row))
     return source.Rows([ordinal for ordinal, _ in kept], [row for _, row in kept], rows.bad), bad
 
 
-def _matters(row: dict[str, Any], name: str, own: Collection[str]) -> str | None:
+def _matters(row: dict[str, Any], name: str) -> str | None:
     """The kind of mistake that reading a row without this column would be, or None."""
-    if name in _VERDICTS:
-        return "judged" if is_verdict(row[name]) and not (name in own and isinstance(row[name], str)) else None
+    if name in VERDICTS:
+        return "judged" if verdict_of(row[name]) is not None else None
     if name in SECOND_ANSWERS:
         return "judged" if row[name] is not None else None
     shown = bool(row[name]) and (name in _MEDIA or f"<{name}>" in exact.text(row))

@@ -45,6 +45,16 @@ def of_split(root: Path, files: Sequence[Path], subset: str | None, split: str |
     return found
 
 
+def held_out(file: Path) -> str | None:
+    """`test` or `validation` where a path, relative to the folder that is read, says so; the name nearest the file
+    counts, and `train` in it more than any other word."""
+    for name in reversed(file.with_suffix("").parts):
+        spoken = set(re.split(r"[^a-z]+", name.lower()))
+        if split := next((split for split, words in _WORDS.items() if spoken & set(words)), None):
+            return None if split == "train" else split
+    return None
+
+
 def _configured(root: Path, subset: str | None) -> dict[str, list[str]]:
     """Of each split the patterns that the README's `configs` give it; none where there is nothing of the kind."""
     if not (readme := root / "README.md").is_file():

@@ -20,7 +20,20 @@ from qdata.rows import compression, containers, exact, walk
 from qdata.rows.containers._head import BOM, HEAD_BYTES, Head
 from qdata.rows.parts import PART_BYTES, Bad, Part, Rows, Write, short
 
-__all__ = ["PART_BYTES", "Bad", "Part", "Rows", "files_of", "left_out", "parts_of", "peek", "read", "short", "suffixes"]
+__all__ = [
+    "PART_BYTES",
+    "Bad",
+    "Part",
+    "Rows",
+    "files_of",
+    "left_out",
+    "parts_of",
+    "peek",
+    "read",
+    "short",
+    "splits_left_out",
+    "suffixes",
+]
 
 
 def suffixes() -> tuple[str, ...]:
@@ -28,17 +41,22 @@ def suffixes() -> tuple[str, ...]:
     return tuple(suffix for name in plugin.names(containers) for suffix in _find(name).suffixes)
 
 
-def files_of(path: Path) -> list[Path]:
+def files_of(path: Path, *, every_split: bool = False) -> list[Path]:
     """The data files `path` stands for: itself, the files below a folder, or what a glob matches; sorted.
 
-    Raises QdataError when there are none.
+    What a folder holds for testing and validation only with `every_split`. Raises QdataError when there are none.
     """
-    return walk.files_of(path, suffixes())
+    return walk.files_of(path, suffixes(), every_split=every_split)
 
 
 def left_out(path: Path) -> list[tuple[Path, str]]:
     """What lies below a folder and looks like rows but is not read, each with the reason."""
     return walk.left_out(path, suffixes())
+
+
+def splits_left_out(path: Path) -> list[tuple[Path, str, list[Path]]]:
+    """What a folder holds for testing and validation: the folder or file that says so, which of the two, the files."""
+    return walk.splits_left_out(path, suffixes())
 
 
 def parts_of(

@@ -9,24 +9,30 @@ from typing import Any
 
 from qdata.errors import QdataError
 from qdata.paths import stripped
+from qdata.rows.repository import held_out
 
 # Files about a data set that lie beside its rows and are no rows themselves, however they end.
 ABOUT = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
 _GLOB = frozenset("*?[")
 
 
-def files_of(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+def files_of(path: Path, suffixes: tuple[str, ...], *, every_split: bool = False) -> list[Path]:
     """The data files `path` stands for: itself, the files below a folder, or what a glob matches; sorted.
 
-    A folder that `datasets` saved stands for its Arrow files. Raises QdataError when there are none.
+    A folder that `datasets` saved stands for its Arrow files. What a folder holds for testing and validation, by the
+    names `datasets` goes by, is not among them without `every_split`. Raises QdataError when there are none.
     """
     if path.is_file():
         return [path]
     if path.is_dir():
         if _is_shards(path):
             raise QdataError(f"{path}: shards that qdata render made: tokens, no rows; name the rows they are of")
-        found = [file for file, reason in _walk(path, suffixes) if reason is None]
+        every = [file for file, reason in _walk(path, suffixes) if reason is None]
+        found = [file for file in every if every_split or not held_out(file.relative_to(path))]
         wanted = f"wanted files ending in {', '.join(suffixes)}"
+        if every and not found:
+            first = every[0].relative_to(path)
+            wanted = f"all in it is for testing or validation ({first} …); name its files, or a glob, to read it"
     else:
         found = sorted(file for file in _matches(path) if file.is_file())
         wanted = "no such file or folder"
@@ -38,6 +44,17 @@ def files_of(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
 def left_out(path: Path, suffixes: tuple[str, ...]) -> list[tuple[Path, str]]:
     """What lies below a folder and looks like rows but is not read, each with the reason."""
     return [(file, reason) for file, reason in _walk(path, suffixes) if reason] if path.is_dir() else []
+
+
+def splits_left_out(path: Path, suffixes: tuple[str, ...]) -> list[tuple[Path, str, list[Path]]]:
+    """What a folder holds for testing and validation: the folder or file that says so, which of the two, the files."""
+    found: dict[tuple[Path, str], list[Path]] = {}
+    for file, reason in _walk(path, suffixes) if path.is_dir() else ():
+        if reason is None and (split := held_out(file.relative_to(path))):
+            above = [folder for folder in file.parents if folder.is_relative_to(path) and folder != path]
+            named = next((one for one in (file, *above) if held_out(Path(one.name))), file)
+            found.setdefault((named, split), []).append(file)
+    return [(named, split, files) for (named, split), files in found.items()]
 
 
 def _matches(path: Path) -> list[Path]:

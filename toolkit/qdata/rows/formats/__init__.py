@@ -6,6 +6,7 @@ A format is a class with
   "judged" (a conversation with a `label`) or "text"; see rows/kinds.py,
 - `columns`: the columns it knows, with their polars types (a numeric `score` is understood in every dialect),
 - `sample`: rows in the dialect, for documentation and for the round-trip test,
+- `roles`, where its turns have some: by their place (`messages[].role`) the words that are read, and our role for each,
 - `claims(row)`: whether a raw row (a dict) is in this dialect,
 - `read(frame)`: a lazy frame of those columns → the CONVERSATION columns it can fill (vectorised: the hot road),
 - `write(conversation)`: a CONVERSATION row (a dict) → a row of the dialect,

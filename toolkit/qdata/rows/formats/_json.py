@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import polars as pl
 
@@ -36,6 +37,26 @@ def functions_as_tools(functions: pl.Expr) -> pl.Expr:
 def are_none(listed: pl.Expr) -> pl.Expr:
     """Whether a JSON text is null, empty, or an empty list."""
     return listed.str.contains(r"^\s*(null|\[\s*\])?\s*$").fill_null(True)
+
+
+def as_list(call: pl.Expr) -> pl.Expr:
+    """One call is written as an object, several as a list; we always hold a list."""
+    return pl.when(call.str.starts_with("[")).then(call).otherwise(pl.concat_str(pl.lit("["), call, pl.lit("]")))
+
+
+def are_calls(text: str) -> bool:
+    """Whether a JSON text is a list of calls as LLaMA-Factory takes them: a name and arguments, which are an object."""
+    try:
+        calls = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(calls, list) and text[0] + text[-1] == "[]" and bool(calls) and all(map(_is_call, calls))
+
+
+def _is_call(call: Any) -> bool:
+    if not (isinstance(call, dict) and call.keys() == {"name", "arguments"}):
+        return False
+    return isinstance(call["name"], str) and isinstance(call["arguments"], dict)
 
 
 def _wrapped(text: str) -> str | None:

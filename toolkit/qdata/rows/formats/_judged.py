@@ -6,9 +6,9 @@ from typing import Any
 
 import polars as pl
 
-from qdata.rows.formats._turns import is_verdict
+from qdata.rows.formats._turns import VERDICTS, is_verdict
 
-COLUMNS: dict[str, Any] = {"label": pl.Boolean, "kto_tag": pl.Boolean}  # TRL's and ms-swift's; LLaMA-Factory's
+COLUMNS: dict[str, Any] = dict.fromkeys(VERDICTS, pl.Boolean)
 
 
 def verdict() -> pl.Expr:
@@ -23,8 +23,8 @@ def two_verdicts() -> pl.Expr:
 
 
 def is_one(row: dict[str, Any]) -> bool:
-    """Whether a row has a verdict, true or false, and no second answer."""
-    return any(is_verdict(row.get(name)) for name in COLUMNS) and row.keys().isdisjoint(_PAIRS)
+    """Whether a row has a verdict, in any spelling of true or false, and no second answer."""
+    return is_verdict(row, *COLUMNS) and row.keys().isdisjoint(_PAIRS)
 
 
 _PAIRS = {"chosen", "rejected", "rejected_response"}

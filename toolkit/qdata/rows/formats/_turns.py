@@ -46,17 +46,26 @@ def split_system(messages: list[dict[str, Any]]) -> tuple[str | None, list[dict[
 def is_preference(row: dict[str, Any]) -> bool:
     """Whether a row holds two answers, or one that is judged: what stands there is not all to be imitated.
 
-    A `label` of text or an object is a category, and says nothing of that (Infinity-Instruct).
+    A `label` of other words, other numbers or an object is a category, and says nothing of that (Infinity-Instruct).
     """
-    judged = any(is_verdict(row.get(key)) for key in ("label", "kto_tag"))
-    return judged or not row.keys().isdisjoint(SECOND_ANSWERS)
+    return is_verdict(row, *VERDICTS) or not row.keys().isdisjoint(SECOND_ANSWERS)
 
 
-def is_verdict(value: Any) -> bool:
-    """True or false, or the word for it, as cells of a CSV file or a workbook hold it."""
-    return isinstance(value, bool) or (isinstance(value, str) and value.lower() in ("true", "false"))
+def verdict_of(value: Any) -> bool | None:
+    """Whether an answer was judged good: true and false, 1 and 0, as they are or as text (CSV, Python); else None."""
+    if isinstance(value, str):
+        return _VERDICT_TEXTS.get(value.strip().lower()) if len(value) < _LONGEST else None
+    return bool(value) if isinstance(value, (bool, int, float)) and value in (0, 1) else None
 
 
+def is_verdict(row: dict[str, Any], *columns: str) -> bool:
+    """Whether one of these columns holds a verdict."""
+    return any(verdict_of(row[name]) is not None for name in columns if name in row)
+
+
+VERDICTS = ("label", "kto_tag")  # TRL's and ms-swift's; LLaMA-Factory's
+_VERDICT_TEXTS = {"true": True, "false": False, "1": True, "0": False}
+_LONGEST = 16
 SECOND_ANSWERS = {"chosen", "rejected", "rejected_response", "chosen_messages", "rejected_messages"}
 
 

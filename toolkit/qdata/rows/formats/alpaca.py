@@ -12,7 +12,7 @@ from qdata.schema import message
 
 
 class Alpaca:
-    """`input` is appended to `instruction` on a new line when it is not empty; `history` holds earlier pairs.
+    """The question is `instruction` and `input`, those that are not empty, a line each; `history` holds earlier pairs.
 
     `system: ""` and `history: []` mean none. Reading joins instruction and input, so writing puts the whole question
     into `instruction`: the conversation is the same.
@@ -50,12 +50,10 @@ class Alpaca:
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """System, then history, then the question and its answer."""
-        given = pl.col("input")
-        on_new_line = pl.when(given.is_null() | (given == "")).then(pl.lit("")).otherwise("\n" + given)
         turns = joined(
             system_turn("system"),
             earlier_turns("history"),
-            message("user", pl.concat_str(pl.col("instruction"), on_new_line)),
+            message("user", _question()),
             message("assistant", pl.col("output")),
         )
         return frame.with_columns(messages=turns).drop(Alpaca.columns)
@@ -84,3 +82,10 @@ class Alpaca:
     def loses(conversation: dict[str, Any]) -> str | None:
         """Tools, per-message fields, an empty system prompt, and turns that do not alternate."""
         return beyond_alternating(conversation, "alpaca")
+
+
+def _question() -> pl.Expr:
+    """Instruction and input, as LLaMA-Factory joins them: those that are not empty; null where both are null."""
+    instruction, given = pl.col("instruction"), pl.col("input")
+    both = pl.when(instruction.fill_null("") == "").then(given).otherwise(pl.concat_str(instruction, "\n" + given))
+    return pl.when(given.fill_null("") == "").then(instruction).otherwise(both)

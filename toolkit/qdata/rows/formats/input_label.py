@@ -8,7 +8,7 @@ import polars as pl
 
 from qdata.rows.formats._lists import joined
 from qdata.rows.formats._preference import are_texts
-from qdata.rows.formats._turns import beyond_alternating, is_preference, listed
+from qdata.rows.formats._turns import SECOND_ANSWERS, beyond_alternating, is_verdict, listed
 from qdata.schema import message
 
 
@@ -21,8 +21,8 @@ class InputLabel:
     @staticmethod
     def claims(row: dict[str, Any]) -> bool:
         """Both with texts in them, and neither an instruction nor an output: then they are somebody else's."""
-        beside = {name: value for name, value in row.items() if name != "label"}  # true may well be an answer
-        return are_texts(row, "input", "label") and row.keys().isdisjoint(_ELSE) and not is_preference(beside)
+        judged = is_verdict(row, "kto_tag") or not row.keys().isdisjoint(SECOND_ANSWERS)
+        return are_texts(row, "input", "label") and row.keys().isdisjoint(_ELSE) and not judged
 
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:

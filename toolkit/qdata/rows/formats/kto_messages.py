@@ -28,8 +28,11 @@ class KtoMessages:
 
     @staticmethod
     def claims(row: dict[str, Any]) -> bool:
-        """A list of messages and a verdict."""
-        return are_messages(row.get("messages")) and is_one(row)
+        """A list of messages and a verdict; where nobody answers, a label of 0 or 1 is a class to be learnt."""
+        if not (are_messages(row.get("messages")) and is_one(row)):
+            return False
+        said = any(isinstance(row.get(name), bool) for name in COLUMNS)
+        return said or any(m["role"] == "assistant" for m in row["messages"])
 
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._json import items
+from qdata.rows.formats._json import are_calls, items
 from qdata.rows.formats._turns import is_judged
 from qdata.schema import ROLES
 
@@ -77,7 +77,7 @@ class LlamafactoryV1:
 
     @staticmethod
     def loses(conversation: dict[str, Any]) -> str | None:
-        """Names, training flags, and tool calls that are not a list of calls."""
+        """Names, training flags, and calls that are more than a name and arguments."""
         return beyond_parts(conversation["messages"])
 
 
@@ -145,8 +145,11 @@ def beyond_parts(messages: list[dict[str, Any]]) -> str | None:
     """What messages of parts cannot express, in words, or None."""
     if any(m[key] is not None for m in messages for key in ("name", "train")):
         return "names or training flags of messages (weights it does)"
-    if not all(m["tool_calls"] is None or items(m["tool_calls"]) for m in messages):
+    calls = [m["tool_calls"] for m in messages if m["tool_calls"] is not None]
+    if not all(map(items, calls)):
         return "tool calls that are not a JSON list of calls"
+    if not all(map(are_calls, calls)):
+        return "ids of tool calls, arguments as text (wanted name and arguments, an object)"
     return None
 
 

@@ -62,6 +62,6 @@ class LlamafactoryV1Preference:
 
     @staticmethod
     def loses(conversation: dict[str, Any]) -> str | None:
-        """Answers of several turns, names, training flags, and tool calls that are not a list of calls."""
+        """Answers of several turns, names, training flags, and calls that are more than a name and arguments."""
         turns = [m for name in ("messages", *PAIR) for m in conversation[name]]
         return beyond_one_turn(conversation) or beyond_parts(turns)

@@ -6,24 +6,34 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._json import are_none, functions_as_tools
-from qdata.rows.formats._lists import joined
-from qdata.rows.formats._openai import TURNS, are_messages, as_messages, faults, no_json, written, written_tools
-from qdata.rows.formats._turns import is_judged, system_of
+from qdata.rows.formats._openai import (
+    BESIDE,
+    ROLES_READ,
+    TURNS,
+    are_messages,
+    chat_fault,
+    no_json,
+    read_chat,
+    written,
+    written_tools,
+)
+from qdata.rows.formats._turns import is_judged
 from qdata.schema import CONVERSATION, MESSAGE, messages_json
 
 
 class Messages:
     """Roles system, user, assistant and tool; reasoning in `reasoning_content`; `tools` beside the messages.
 
-    A `system` beside them is the first message. Read, and written as the above: `reasoning`, the role `function`, a
-    `function_call` instead of `tool_calls`, and `functions` instead of `tools`.
+    A `system` beside them is the first message. Read, and written as the above: `reasoning`, the roles `developer`
+    and `function`, ms-swift's `tool_call` (the call is its content) and `tool_response`, a `function_call` instead of
+    `tool_calls`, and `functions` instead of `tools`.
     Whether a message is trained is read as `train`, `training` (axolotl) or `loss` (ms-swift), how much as `weight`
     (OpenAI), `loss_weight` (LLaMA-Factory) or `loss_scale` (ms-swift); `train` and `weight` are written.
     A `content` of one part `{"type": "text", "text": …}` is that text; a row with any other parts is told of.
     """
 
-    columns: ClassVar = {"messages": TURNS, "system": pl.String, "tools": pl.String, "functions": pl.String}
+    columns: ClassVar = {"messages": TURNS} | BESIDE
+    roles: ClassVar = {"messages[].role": ROLES_READ}
     sample: ClassVar = [
         {
             "messages": [
@@ -36,34 +46,18 @@ class Messages:
 
     @staticmethod
     def claims(row: dict[str, Any]) -> bool:
-        """A list of messages with our four roles, and text or OpenAI's parts."""
+        """A list of messages with roles that are read, and text or OpenAI's parts."""
         return are_messages(row.get("messages")) and not is_judged(row)
 
     @staticmethod
     def read(frame: pl.LazyFrame) -> pl.LazyFrame:
         """The system prompt of the row, where the messages do not begin with one, and the messages."""
-        first = pl.col("messages").list.first().struct.field("role")
-        system = pl.when(first != "system").then(system_of(_SYSTEM))
-        functions = pl.col("functions")
-        tools = pl.when(are_none(functions)).then(pl.col("tools")).otherwise(functions_as_tools(functions))
-        messages = joined(system, as_messages(pl.col("messages")))
-        return frame.with_columns(messages=messages, tools=tools)
+        return read_chat(frame, "messages")
 
     @staticmethod
     def fault() -> pl.Expr:
         """Two system prompts, or two lists of tools; a message that says two different things."""
-        first = pl.col("messages").list.first().struct
-        tools, functions = pl.col("tools"), functions_as_tools(pl.col("functions"))
-        two_prompts = (first.field("role") == "system") & (_SYSTEM != "") & first.field("content").ne_missing(_SYSTEM)
-        return (
-            pl.when(two_prompts)
-            .then(pl.lit("two system prompts: column `system` and the first message; which one is meant?"))
-            .when(~are_none(pl.col("functions")) & functions.is_null())
-            .then(pl.lit("functions: wanted a list of objects with a name; --map functions= leaves the column unread"))
-            .when(~are_none(pl.col("functions")) & ~are_none(tools) & (tools != functions))
-            .then(pl.lit("tools and functions differ, two lists of what can be called; which one is meant?"))
-            .otherwise(faults("messages"))
-        )
+        return chat_fault("messages")
 
     @staticmethod
     def write(conversation: dict[str, Any]) -> dict[str, Any]:
@@ -90,4 +84,3 @@ class Messages:
 
 
 _PLAIN = ("role", "content")
-_SYSTEM = pl.col("system")

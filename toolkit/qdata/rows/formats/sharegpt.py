@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 
 import polars as pl
 
+from qdata.rows.formats._json import are_calls, as_list
 from qdata.rows.formats._lists import joined
 from qdata.rows.formats._trained import FIELDS, disagreement, trained
 from qdata.rows.formats._turns import is_judged, system_turn
 
-_ROLES = {
+ROLES_READ = {
     "human": "user",
     "user": "user",
     "gpt": "assistant",
@@ -19,15 +20,19 @@ _ROLES = {
     "bing": "assistant",
     "bard": "assistant",
     "system": "system",
+    "developer": "system",
     "function_call": "assistant",
+    "tool_call": "assistant",
     "observation": "tool",
     "tool": "tool",
+    "tool_response": "tool",
 }
+_CALLS = ("function_call", "tool_call")
 _WRITTEN = {"user": "human", "assistant": "gpt", "system": "system", "tool": "observation"}
 
 
 class Sharegpt:
-    """All spellings of roles are read; human, gpt, system, function_call and observation are written.
+    """All spellings of roles are read, in any case; human, gpt, system, function_call and observation are written.
 
     Whether and how much a turn is trained stands beside its value, in any spelling that `messages` knows.
     """
@@ -37,6 +42,7 @@ class Sharegpt:
         "system": pl.String,
         "tools": pl.String,
     }
+    roles: ClassVar = {"conversations[].from": ROLES_READ}
     sample: ClassVar = [
         {"conversations": [{"from": "human", "value": "你好"}, {"from": "gpt", "value": "你好呀！"}]},
     ]
@@ -67,7 +73,7 @@ class Sharegpt:
 
     @staticmethod
     def loses(conversation: dict[str, Any]) -> str | None:
-        """Reasoning, names, and text beside a tool call."""
+        """Reasoning, names, calls that are more than a name and arguments, and text beside a call."""
         return beyond_turns(conversation["messages"])
 
 
@@ -82,19 +88,20 @@ def are_turns(value: Any) -> bool:
     )
 
 
-def _is_role(value: Any) -> bool:
-    return isinstance(value, str) and value in _ROLES
+def _is_role(word: Any) -> bool:
+    return isinstance(word, str) and word.lower() in ROLES_READ
 
 
 def as_messages(turns: pl.Expr) -> pl.Expr:
     """A list of from/value turns with the FIELDS of training as messages."""
     role, value = pl.element().struct.field("from"), pl.element().struct.field("value")
-    call = role == "function_call"
+    spelled = role.str.to_lowercase()
+    call = spelled.is_in(_CALLS)
     return turns.list.eval(
         pl.struct(
-            role.replace(_ROLES).alias("role"),
+            pl.coalesce(spelled.replace_strict(ROLES_READ, default=None, return_dtype=pl.String), role).alias("role"),
             pl.when(~call).then(value).alias("content"),
-            pl.when(call).then(_as_list(value)).alias("tool_calls"),
+            pl.when(call).then(as_list(value)).alias("tool_calls"),
             *trained(),
         )
     )
@@ -119,11 +126,8 @@ def beyond_turns(messages: list[dict[str, Any]]) -> str | None:
         return "reasoning or names of messages"
     if any(m["tool_calls"] and m["role"] != "assistant" for m in messages):
         return "tool calls of a turn that is no assistant's"
+    if not all(are_calls(m["tool_calls"]) for m in messages if m["tool_calls"]):
+        return "ids of tool calls, arguments as text (wanted name and arguments, an object)"
     if any(m["tool_calls"] and m["content"] is not None for m in messages):  # an empty text is not none
         return "the text beside a tool call"
     return None
-
-
-def _as_list(call: pl.Expr) -> pl.Expr:
-    """One call is written as an object, several as a list; we always hold a list."""
-    return pl.when(call.str.starts_with("[")).then(call).otherwise(pl.concat_str(pl.lit("["), call, pl.lit("]")))
