@@ -76,8 +76,8 @@ def read_chat(frame: pl.LazyFrame, column: str) -> pl.LazyFrame:
     """The system prompt of the row, where the messages of `column` do not begin with one, and the messages; `tools`."""
     first = pl.col(column).list.first().struct.field("role").replace(ROLES_READ)
     system = pl.when(first != "system").then(system_of(_SYSTEM))
-    functions, tools = pl.col("functions"), pl.when(pl.col("tools") != "").then(pl.col("tools"))
-    tools = pl.when(are_none(functions)).then(tools).otherwise(functions_as_tools(functions))
+    functions, given = pl.col("functions"), pl.when(pl.col("tools") != "").then(pl.col("tools"))
+    tools = pl.when(are_none(functions)).then(given).otherwise(functions_as_tools(functions))
     return frame.with_columns(messages=joined(system, as_messages(pl.col(column))), tools=tools)
 
 
