@@ -105,7 +105,8 @@ def test_what_is_piped_is_called_stdin() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("a.csv", LINES, "It looks like JSON lines, and its name does not: give it one that ends in .jsonl"),
+        ("a.csv", LINES, "a.csv: JSON lines, and its name says .csv; give it one that ends in .jsonl"),
+        ("a.tsv", b'{"a":"x, y","b":1}', "a.tsv: JSON lines, and its name says .tsv"),
         ("a.jsonl", b"prompt,response\nq,a\nr,b\n", "It looks like a table: give it a name that ends in .csv"),
         ("a.json", b'{"data": [{"prompt": "q", "response": "a"}], "n": 1}', "jq -c '.data[]' FILE > rows.jsonl"),
     ],

@@ -358,8 +358,7 @@ def test_pairs_and_verdicts_come_back(here: Path, dialect: str) -> None:
     [
         ("kto", {"prompt": "q", "completion": "a", "label": 1}, "wants true or false in one column of all rows"),
         ("sharegpt", {"conversations": [{"from": "User", "value": "q"}]}, "knows no role 'User', only human, gpt"),
-        ("orca_preference", {"question": "q"}, "reads no orca_preference; convert it first: qdata convert x.jsonl --to "
-                                               "sharegpt_preference"),
+        ("orca_preference", {"question": "q"}, "convert it first: qdata convert x.jsonl --to sharegpt_pref"),
         ("messages", {"messages": [{"role": "developer", "content": "s"}]}, "does not see tool_calls"),
     ],
 )  # fmt: skip

@@ -57,8 +57,6 @@ def of_lines(lines: Sequence[str]) -> str | None:
 
 def of_keys(row: Mapping[str, Any]) -> str | None:
     """What a file looks like whose first row has such keys, and what to do; or None."""
-    if any(name.lstrip().startswith(('{"', '[{"', "{'")) for name in row):
-        return "It looks like JSON lines, and its name does not: give it one that ends in .jsonl"
     lists = [name for name, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
     if len(lists) == 1 and all(not isinstance(row[name], list) for name in row if name != lists[0]):
         return f"If its rows are the list in {lists[0]!r}, take them out: jq -c '.{lists[0]}[]' FILE > rows.jsonl"

@@ -104,12 +104,20 @@ def _container(path: Path, plain: Path, documents: str | None) -> str:
     found = max(likeness, key=lambda name: likeness[name])
     if not likeness[found]:
         raise QdataError(f"{shown(path)}: not a text file; wanted one of {', '.join(suffixes())}")
+    if _find(found).is_table and head.looks_like_json() and _is_object(head.first_line()):
+        raise QdataError(f"{shown(path)}: JSON lines, and its name says {head.suffix}; give it one that ends in .jsonl")
     if documents is None:
         return found
     endings = _find("text").suffixes
     if head.suffix not in (*endings, ""):  # stdin has no ending
         raise QdataError(f"{shown(path)}: documents = {documents} is for plain text only ({', '.join(endings)})")
     return _DOCUMENTS[documents]
+
+
+def _is_object(line: bytes) -> bool:
+    with suppress(ValueError):
+        return isinstance(exact.loads(line), dict)
+    return False
 
 
 def unit(container: str) -> str:
