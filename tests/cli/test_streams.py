@@ -93,6 +93,57 @@ def test_there_and_back_through_every_container(ending: str, packed: str) -> Non
         assert back == ROWS
 
 
+def test_what_is_piped_is_called_stdin() -> None:
+    """In reports and errors, and not by its place in the cache."""
+    done = qdata("convert", "-", "--to", "messages", "-o", "a.jsonl", piped=LINES)
+    assert done.stderr.lstrip().startswith("stdin: messages (100%")
+    for piped in (b"{bad\n", b'{"x": 1}\n', b"\n"):
+        done = qdata("convert", "-", "--to", "messages", "-o", "b.jsonl", piped=piped)
+        assert (done.exit_code, "error: stdin" in done.stderr, "cache" in done.stderr) == (2, True, False), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.csv", LINES, "a.csv: JSON lines, and its name says .csv; give it one that ends in .jsonl"),
+        ("a.tsv", b'{"a":"x, y","b":1}', "a.tsv: JSON lines, and its name says .tsv"),
+        ("a.jsonl", b"prompt,response\nq,a\nr,b\n", "It looks like a table: give it a name that ends in .csv"),
+        ("a.json", b'{"data": [{"prompt": "q", "response": "a"}], "n": 1}', "jq -c '.data[]' FILE > rows.jsonl"),
+    ],
+)
+def test_a_file_that_is_something_else_is_told(name: str, text: bytes, told: str) -> None:
+    """JSON lines called a table, a table called lines, rows inside an object."""
+    Path(name).write_bytes(text)
+    done = qdata("convert", name, "--to", "messages", "-o", "o.jsonl")
+    assert (done.exit_code, told in done.stderr) == (2, True), done.stderr
+
+
+def test_unreadable_rows_have_hashes_of_their_own() -> None:
+    """In the ledger: of their raw text, so that two that differ are not taken for one."""
+    Path("b.jsonl").write_bytes(LINES + b"{bad\n{worse\n{bad\n")
+    assert qdata("convert", "b.jsonl", "--to", "messages", "-o", "o.jsonl").exit_code == 0
+    book = pl.read_parquet("o.jsonl.qdata/ledger.parquet").filter(pl.col("action") == "dropped")
+    one, two, three = book["content_hash"].to_list()
+    assert one == three != two
+
+
+def test_no_workers_are_refused() -> None:
+    """At least one process does the work."""
+    done = qdata("convert", "in.jsonl", "--to", "messages", "-o", "o.jsonl", "--workers", "0")
+    assert (done.exit_code, "--workers" in done.stderr) == (2, True)
+
+
+def test_the_catalogue_is_whole_where_nobody_looks() -> None:
+    """In a pipe no name and no word is cut, however long; a file that is not there is told as such."""
+    name, about = "a" * 70, "b " * 90
+    Path("datasets.toml").write_text(f'[{name}]\nhub = "x/y"\nabout = "{about.strip()}"\n', encoding="utf-8")
+    words = [sys.executable, "-m", "qdata.cli", "catalog"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    assert any(name in line and about.strip() in line for line in done.stdout.splitlines())
+    told = qdata("catalog", "gone.json")
+    assert (told.exit_code, "gone.json: no such file" in told.stderr) == (2, True)
+
+
 def test_the_default_output_is_named_without_the_compression() -> None:
     """x.jsonl.gz becomes data/x.messages.jsonl."""
     assert qdata("convert", "in.jsonl", "--to", "messages", "-o", "x.jsonl.gz").exit_code == 0

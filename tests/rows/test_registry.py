@@ -12,13 +12,13 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from qdata import pipeline
+from qdata import pipeline, plugin
 from qdata.cli import main
 from qdata.convert import convert
 from qdata.errors import QdataError
 from qdata.part import process
 from qdata.recipe import DataRecipe, Source
-from qdata.rows import catalog, register, registry
+from qdata.rows import catalog, formats, register, registry
 
 
 @pytest.fixture
@@ -326,6 +326,46 @@ def test_what_is_written_comes_back(here: Path, dialect: str) -> None:
     assert (Path("lf") / entry["file_name"]).resolve() == Path("data/mine.jsonl").resolve()
     assert catalog.resolve([Source(path="lf/dataset_info.json:mine")])[0].format in (dialect, "alpaca")
     assert said("lf/dataset_info.json:mine") == said("data/mine.jsonl")
+
+
+PAIRED = ("alpaca_preference", "alpaca_rejected", "preference", "sharegpt_preference")
+JUDGED = ("kto", "kto_alpaca", "kto_sharegpt", "kto_messages")
+
+
+def content(source: str) -> list[Any]:
+    """All that the rows say."""
+    recipe = DataRecipe(sources=(Source(path=source),))
+    _, works = pipeline.works_of(recipe, Path(), Path("cache"), None)
+    frame = pl.concat([process(work).conversations() for work in works])
+    return frame.select("messages", "tools", "chosen", "rejected", "label").to_dicts()
+
+
+@pytest.mark.parametrize("dialect", [*PAIRED, *JUDGED, "completion", "conversations"])
+def test_pairs_and_verdicts_come_back(here: Path, dialect: str) -> None:
+    """As entries with ranking or kto_tag; read through them, the rows say the same."""
+    rows = [dict(row) for row in plugin.find(formats, dialect).sample]
+    Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    done = invoke("catalog", "--dataset-info", "dataset_info.json", "mine.jsonl")
+    assert done.exit_code == 0, done.stderr
+    entry = json.loads(Path("dataset_info.json").read_text(encoding="utf-8"))["mine"]
+    assert (entry.get("ranking", False), "kto_tag" in entry["columns"]) == (dialect in PAIRED, dialect in JUDGED)
+    catalog.entries.cache_clear()
+    assert content("dataset_info.json:mine") == content("mine.jsonl") != []
+
+
+@pytest.mark.parametrize(
+    ("dialect", "row", "told"),
+    [
+        ("kto", {"prompt": "q", "completion": "a", "label": 1}, "wants true or false in one column of all rows"),
+        ("sharegpt", {"conversations": [{"from": "User", "value": "q"}]}, "knows no role 'User', only human, gpt"),
+        ("orca_preference", {"question": "q"}, "convert it first: qdata convert x.jsonl --to sharegpt_pref"),
+        ("messages", {"messages": [{"role": "developer", "content": "s"}]}, "does not see tool_calls"),
+    ],
+)  # fmt: skip
+def test_what_that_tool_would_misread_is_refused(dialect: str, row: dict[str, Any], told: str) -> None:
+    """A verdict that is no JSON boolean is passed over there, and the bad answer trained."""
+    with pytest.raises(QdataError, match=told):
+        register.entry_of(Path("x.jsonl"), dialect, [row], Path())
 
 
 def test_entries_are_added_to_those_that_are_there(here: Path) -> None:

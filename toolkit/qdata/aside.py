@@ -13,6 +13,7 @@ from typing import Any
 
 from qdata.errors import QdataError
 from qdata.part import NAMED, Read
+from qdata.paths import shown
 from qdata.rows import provenance, source
 from qdata.rows.parts import Bad
 
@@ -57,18 +58,17 @@ def refuse(done: Sequence[Read], strict: bool) -> Aside:
     return told
 
 
-def nothing_left(path: Path, told: Aside, *, rendered: bool = False) -> QdataError:
-    """The refusal of a file of which every row was set aside."""
+def nothing_left(path: Path, told: Aside, *, rendered: bool = False, hint: str | None = None) -> QdataError:
+    """The refusal of a file of which every row was set aside; `hint`: what it may be instead."""
     what = "read and rendered" if rendered else "read"
-    return QdataError(
-        "\n".join([*told.shown, f"{path}: not one row of it can be {what}. Mend the rows, or leave the file out."])
-    )
+    what_to_do = hint or "Mend the rows, or leave the file out."
+    return QdataError("\n".join([*told.shown, f"{shown(path)}: not one row of it can be {what}. {what_to_do}"]))
 
 
 def unreadable(path: Path, container: str, bad: Sequence[Bad], total: int) -> Aside:
     """Rows of one file that cannot be read, of `total`."""
     unit = source.unit(container)
-    return Aside([f"{path}, {unit} {b.ordinal}: {b.reason}" for b in bad[:NAMED]], len(bad), total)
+    return Aside([f"{shown(path)}, {unit} {b.ordinal}: {b.reason}" for b in bad[:NAMED]], len(bad), total)
 
 
 def in_manifest(manifest: Mapping[str, Any]) -> int:

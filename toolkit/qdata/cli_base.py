@@ -123,7 +123,13 @@ def input_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--seed", default=0, show_default=True, help=help_of(DataRecipe, "seed")),
         click.option("--strict", is_flag=True, help=_STRICT),
         click.option("--overwrite", is_flag=True, help="Replace an existing output."),
-        click.option("--workers", default=1, show_default=True, help="Processes that work on parts side by side."),
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Processes that work on parts side by side.",
+        ),
         click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on stdout."),
     ]
     return functools.reduce(lambda c, option: option(c), reversed(options), command)

@@ -30,7 +30,8 @@ def catalog(files: tuple[str, ...], target: Path | None) -> None:
     A dataset_info.json in the working directory or in data/ is part of the list, and so is datasets.toml, in our own
     words (hub, path, format, map, files, max_samples, about …). Any other is named in full: DIR/dataset_info.json:NAME.
     """
-    from rich.table import Table
+    from rich.measure import Measurement
+    from rich.table import Column, Table
 
     from qdata.rows import catalog as named
     from qdata.rows import registry
@@ -39,11 +40,14 @@ def catalog(files: tuple[str, ...], target: Path | None) -> None:
         _register(files, target)
         return
     registries = [registry.read(Path(file)) for file in files]
-    table = Table("name", "hub", "here", "about", box=None)
+    table = Table(Column("name", no_wrap=True), "hub", "here", "about", box=None)
     for name, entry in (pair for each in registries or [named.entries()] for pair in each.items()):
         about = f"[yellow]cannot be read:[/] {escape(entry.unsupported)}" if entry.unsupported else escape(entry.about)
         table.add_row(escape(name), entry.hub or "–", escape(_here(name, entry)), about)
-    Console().print(table)
+    out = Console()
+    if not out.is_terminal:  # a pipe has no width; what reads it wants each entry on a line
+        out.width = max(out.width, Measurement.get(out, out.options.update(max_width=1 << 16), table).maximum)
+    out.print(table)
 
 
 def _here(name: str, entry: Entry) -> str:
@@ -131,6 +135,7 @@ def show(shards: Path | None, row: str, split: str, as_json: bool) -> None:
     from qdata.tokens import paint
 
     directory = shards or workspace.last("shards")
+    split = "validation" if split == "val" else split  # as render's --val calls it
     number, found = paint.row_of(directory, split, row)
     out = Console(soft_wrap=True)
     sequences = list(zip(found["rows"], paint.tokens_of(found, directory), strict=True))

@@ -182,8 +182,8 @@ def conversations(work: Work) -> tuple[pl.DataFrame, pl.DataFrame, list[Bad]]:
     """
     loaded = load.load(work.part, work.dialect, work.rename, work.character)
     drawn = work.draw(loaded.frame, work.part) if work.draw else loaded.frame
-    frame = pl.concat([drawn, load.unreadable(work.part, loaded.bad)], how="diagonal_relaxed")
-    frame = schema.with_content_hash(provenance.restore(frame, work.part))
+    hashed = [schema.with_content_hash(drawn), load.unreadable(work.part, loaded.bad)]
+    frame = provenance.restore(pl.concat(hashed, how="diagonal_relaxed"), work.part)
     out = pl.col("drop").is_not_null()  # before any step: not drawn, or unreadable
     stepped, edits = _stepped(frame.filter(~out), work.steps)
     return pl.concat([stepped, frame.filter(out)], how="diagonal_relaxed"), edits, sorted(loaded.bad)

@@ -14,12 +14,23 @@ import platformdirs
 
 from qdata.errors import QdataError
 
+STDIN = "stdin"
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 
 
 def cache_dir() -> Path:
     """`QDATA_CACHE_DIR`, else the user's cache folder of the platform."""
     return Path(os.environ.get("QDATA_CACHE_DIR") or platformdirs.user_cache_dir("qdata"))
+
+
+def spool_dir() -> Path:
+    """Where rows that came through a pipe are kept."""
+    return cache_dir() / STDIN
+
+
+def shown(path: Path) -> str:
+    """How messages name a file: as it was given, and what came through a pipe as `stdin`."""
+    return STDIN if path.name == STDIN and path.is_relative_to(spool_dir()) else str(path)
 
 
 def shipped(name: str) -> Path:

@@ -22,7 +22,7 @@ from qdata import aside, assemble, plugin, report, schema
 from qdata.engine import local
 from qdata.errors import QdataError
 from qdata.part import NAMED, Rendering, Step, Work, process
-from qdata.paths import cache_dir, whole
+from qdata.paths import cache_dir, shown, whole
 from qdata.recipe import DataRecipe, Source, structure
 from qdata.rows import catalog, detect, draw, formats, hints, kinds, provenance, source, steps
 from qdata.rows.draw import Draw
@@ -65,18 +65,19 @@ def find(sources: Sequence[Source], base: Path = Path()) -> list[Found]:
         if head.bad and not head.rows:
             container = next(source.parts_of(one.path, one.source, one.relative, documents=one.documents)).container
             first = head.bad[:NAMED]  # how many there are, peeking does not tell
-            raise aside.nothing_left(one.path, aside.unreadable(one.path, container, first, len(first)))
+            told_of = aside.unreadable(one.path, container, first, len(first))
+            raise aside.nothing_left(one.path, told_of, hint=hints.of_lines([bad.raw for bad in first]))
         if one.named:
-            hints.refuse_map(one.named, str(one.path), head.rows, functools.partial(_all_rows, one))
-        told = detect.detect(head.rows, str(one.path), one.rename, only=one.format, ordinals=head.ordinals)
+            hints.refuse_map(one.named, shown(one.path), head.rows, functools.partial(_all_rows, one))
+        told = detect.detect(head.rows, shown(one.path), one.rename, only=one.format, ordinals=head.ordinals)
         if one.character is not None and "character" not in plugin.find(formats, told.format).columns:
-            raise QdataError(f"{one.path}: {told.format} has no characters; --character is for talks of them")
+            raise QdataError(f"{shown(one.path)}: {told.format} has no characters; --character is for talks of them")
         found.append(Found(one, told))
     return found
 
 
 def _all_rows(one: catalog.Input) -> Iterator[list[dict[str, Any]]]:
-    """The rows of a file, part by part."""
+    """The rows of a file as they stand in it, part by part."""
     for part in source.parts_of(one.path, one.source, one.relative, documents=one.documents):
         yield source.read(part).rows
 
@@ -148,8 +149,8 @@ def _refuse_other_kinds(inputs: Sequence[Found]) -> None:
         kind = kinds.kind(plugin.find(formats, found.detection.format))
         if kind != "chat":
             raise QdataError(
-                f"{found.input.path}: {kinds.WORDS[kind]} ({found.detection.format}) cannot be rendered yet, only "
-                f"conversations. {_AS_CHAT.get(kind, '')}".rstrip()
+                f"{shown(found.input.path)}: {kinds.WORDS[kind]} ({found.detection.format}) cannot be rendered yet, "
+                f"only conversations. {_AS_CHAT.get(kind, '')}".rstrip()
             )
 
 

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 def notices(console: Console, inputs: Sequence[Found]) -> None:
     """Which files are read, in which dialect, told by which row; and loudly where it is only a sample."""
+    from qdata.paths import shown
     from qdata.rows.detect import shorten
 
     for found in inputs:
         one = found.input
         seen = found.detection
         how = f"{seen.share:.0%} of the rows looked at"
-        console.print(f"[bold]{escape(str(one.path))}[/]: {seen.format} ({how})", highlight=False)
+        console.print(f"[bold]{escape(shown(one.path))}[/]: {seen.format} ({how})", highlight=False)
         reads = ", ".join(ours if ours == theirs else f"{ours} = {theirs}" for ours, theirs in seen.reads.items())
         keeps = f"; keeps as they are {', '.join(seen.keeps)}" if seen.keeps else ""
         console.print(f"  reads {escape(reads)}{escape(keeps)}", style="dim", highlight=False)

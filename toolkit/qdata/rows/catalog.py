@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qdata.errors import QdataError, did_you_mean
-from qdata.paths import shipped, tails
+from qdata.paths import shipped, shown, tails
 from qdata.recipe import Source, structure
 from qdata.rows import registry, repository
 from qdata.rows import source as containers
@@ -92,7 +92,7 @@ def resolve(sources: Sequence[Source], base: Path = Path()) -> list[Input]:
     seen: set[Path] = set()
     for found in inputs:
         if found.path.resolve() in seen:
-            raise QdataError(f"{found.path}: given twice; its rows would be trained twice. Name it once.")
+            raise QdataError(f"{shown(found.path)}: given twice; its rows would be trained twice. Name it once.")
         seen.add(found.path.resolve())
     return _distinct(inputs)
 

@@ -95,9 +95,14 @@ def _unknown(row: dict[str, Any], seen: dict[str, Any], index: int) -> str:
     near = {name: keys for name, keys in columns.items() if keys & row.keys()}
     known = "; ".join(f"{name} has {', '.join(keys)}" for name, keys in near.items()) or "none has one of these columns"
     judged = next((name for name in VERDICTS if is_verdict(seen, name)), None)
-    advice = hints.unknown_roles(seen) or (
-        f"Name the columns with --map, for example --map prompt={next(iter(row), 'question')},response=…"
-        + (f"; --map {judged}= leaves the verdict in {judged} unread" if judged else "")
+    whole = hints.of_keys(seen) if known.startswith("none") else None
+    advice = (
+        hints.unknown_roles(seen)
+        or whole
+        or (
+            f"Name the columns with --map, for example --map prompt={next(iter(row), 'question')},response=…"
+            + (f"; --map {judged}= leaves the verdict in {judged} unread" if judged else "")
+        )
     )
     return (
         f"The first{' of them' if index else ''} has the keys {', '.join(row)}: {shorten(row)}\n"

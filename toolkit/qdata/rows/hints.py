@@ -46,6 +46,23 @@ def _roles_told(place: str, words: Sequence[str], odd: Sequence[int], known: Map
     )
 
 
+def of_lines(lines: Sequence[str]) -> str | None:
+    """What a file of lines that are no JSON looks like, and what to do; or None."""
+    for mark, what in ((",", ".csv"), ("\t", ".tsv")):
+        counts = {line.count(mark) for line in lines}
+        if len(lines) > 1 and len(counts) == 1 and counts != {0} and not any(line.startswith("{") for line in lines):
+            return f"It looks like a table: give it a name that ends in {what}"
+    return None
+
+
+def of_keys(row: Mapping[str, Any]) -> str | None:
+    """What a file looks like whose first row has such keys, and what to do; or None."""
+    lists = [name for name, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if len(lists) == 1 and all(not isinstance(row[name], list) for name in row if name != lists[0]):
+        return f"If its rows are the list in {lists[0]!r}, take them out: jq -c '.{lists[0]}[]' FILE > rows.jsonl"
+    return None
+
+
 def counted(claims: Claims, count: int) -> str:
     """Of how many rows speak which dialect, the most first."""
     counts = sorted(((sum(one), name) for name, one in claims.items() if any(one)), key=lambda c: (-c[0], c[1]))

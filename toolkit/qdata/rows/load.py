@@ -171,14 +171,15 @@ def _matters(row: dict[str, Any], name: str) -> str | None:
 
 
 def unreadable(part: Part, bad: list[Bad]) -> pl.DataFrame:
-    """Bad rows as dropped CONVERSATION rows; `extra` keeps their raw text and the reason in words."""
+    """Bad rows as dropped CONVERSATION rows; `extra` keeps their raw text, which is hashed, and the reason in words."""
     frame = pl.DataFrame(
         {
             "row": [f"{part.source}/{part.relative}#{b.ordinal}" for b in bad],
+            "content_hash": schema.content_hashes(pl.Series([b.raw for b in bad], dtype=pl.String)),
             "source": [part.source] * len(bad),
             "drop": [f"read.{b.code}" for b in bad],
             "extra": [exact.text({"raw": b.raw, "reason": b.reason}) for b in bad],
         },
-        schema={"row": pl.String, "source": pl.String, "drop": pl.String, "extra": pl.String},
+        schema=dict.fromkeys(("row", "content_hash", "source", "drop", "extra"), pl.String),
     )
     return schema.conform(frame.lazy()).collect()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from qdata.paths import shown
+
 PART_BYTES = 16 << 20
 Write = Callable[[bytes], object]  # takes rows on their way to a file: their JSON texts, a line each
 
@@ -29,7 +31,7 @@ class Part:
     @property
     def label(self) -> str:
         """How messages name the file."""
-        return str(self.path)
+        return shown(self.path)
 
     @property
     def bytes_at(self) -> Path:

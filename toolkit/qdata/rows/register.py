@@ -6,11 +6,13 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from qdata import plugin
 from qdata.errors import QdataError
 from qdata.paths import whole
-from qdata.rows import registry
+from qdata.rows import formats, kinds, registry
+from qdata.rows.formats._turns import VERDICTS
 
 _ALPACA = {"prompt": "instruction", "query": "input", "response": "output", "system": "system", "history": "history"}
 _MESSAGES_TAGS = {
@@ -23,6 +25,36 @@ _MESSAGES_TAGS = {
 }
 
 
+_TURNS = {"messages": "conversations", "system": "system", "tools": "tools"}
+_QUESTION = {name: column for name, column in _ALPACA.items() if name != "response"}
+_PAIR = {"chosen": "chosen", "rejected": "rejected"}
+_PROMPT = {"prompt": "prompt", "system": "system"}
+
+
+class _Layout(NamedTuple):
+    """How LLaMA-Factory reads a dialect: its names for our columns, and what else its entry says."""
+
+    columns: dict[str, str]
+    more: dict[str, Any]
+
+
+_SHAREGPT, _RANKING = {"formatting": "sharegpt"}, {"ranking": True}
+_LAYOUTS = {
+    "alpaca": _Layout(_ALPACA, {}),
+    "pairs": _Layout({"prompt": "prompt", "response": "response"}, {}),
+    "completion": _Layout({"prompt": "prompt", "response": "completion"}, {}),
+    "sharegpt": _Layout(_TURNS, _SHAREGPT),
+    "alpaca_preference": _Layout(_QUESTION | _PAIR, _RANKING),
+    "alpaca_rejected": _Layout(_QUESTION | {"chosen": "output", "rejected": "rejected"}, _RANKING),
+    "preference": _Layout(_PROMPT | _PAIR, _RANKING),
+    "sharegpt_preference": _Layout(_TURNS | _PAIR, _SHAREGPT | _RANKING),
+    "kto": _Layout({"prompt": "prompt", "response": "completion"}, {}),
+    "kto_alpaca": _Layout(_ALPACA, {}),
+    "kto_sharegpt": _Layout(_TURNS, _SHAREGPT),
+}
+_TO = {"preference": "sharegpt_preference", "judged": "kto_sharegpt"}  # what to convert other dialects to
+
+
 def entry_of(file: Path, dialect: str, rows: Iterable[Mapping[str, Any]], folder: Path) -> dict[str, Any]:
     """The entry of a file whose rows are `rows`, for a registry that lies in `folder`.
 
@@ -30,30 +62,59 @@ def entry_of(file: Path, dialect: str, rows: Iterable[Mapping[str, Any]], folder
     would read as something else than what they are.
     """
     place = {"file_name": os.path.relpath(file.resolve(), folder.resolve()).replace(os.sep, "/")}
-    if dialect == "messages":
-        columns = _messages(file, rows)
-        return place | {"formatting": "sharegpt", "columns": columns, "tags": _MESSAGES_TAGS}
+    rows = list(rows)
+    kind = kinds.kind(plugin.find(formats, dialect))
+    verdict = {"kto_tag": _verdict(file, rows)} if kind == "judged" else {}
+    if dialect in ("messages", "conversations", "kto_messages"):
+        columns = _messages(file, rows, "conversations" if dialect == "conversations" else "messages") | verdict
+        return place | _SHAREGPT | {"columns": columns, "tags": _MESSAGES_TAGS}
+    if dialect not in _LAYOUTS:
+        to = _TO.get(kind, "sharegpt")
+        raise QdataError(f"{file}: LLaMA-Factory reads no {dialect}; convert it first: qdata convert {file} --to {to}")
     have = {column for row in rows for column in row}
-    if dialect == "alpaca":
-        return place | {"columns": {theirs: ours for theirs, ours in _ALPACA.items() if ours in have}}
-    if dialect == "pairs":
-        return place | {"columns": {"prompt": "prompt", "response": "response"}}
-    if dialect == "sharegpt":
-        named = {"messages": "conversations", "system": "system", "tools": "tools"}
-        columns = {theirs: ours for theirs, ours in named.items() if ours in have}
-        return place | {"formatting": "sharegpt", "columns": columns}
-    raise QdataError(f"{file}: LLaMA-Factory reads no {dialect}; convert it first: qdata convert {file} --to sharegpt")
+    layout = _LAYOUTS[dialect]
+    columns = {theirs: ours for theirs, ours in layout.columns.items() if ours in have}
+    if layout.more.get("formatting") == "sharegpt":
+        _refuse_words(file, rows, _TO.get(kind, "sharegpt"))
+    return place | layout.more | {"columns": columns | verdict}
 
 
+def _verdict(file: Path, rows: Iterable[Mapping[str, Any]]) -> str:
+    """The column of the verdicts. Any but true and false would be passed over there, and the answer imitated."""
+    for name in VERDICTS:
+        if all(isinstance(row.get(name), bool) for row in rows):
+            return name
+    raise QdataError(
+        f"{file}: LLaMA-Factory wants true or false in one column of all rows, label or kto_tag; convert it first: "
+        f"qdata convert {file} --to {_TO['judged']}"
+    )
+
+
+def _refuse_words(file: Path, rows: Iterable[Mapping[str, Any]], to: str) -> None:
+    """Raises QdataError for roles in spellings that only we read."""
+    for row in rows:
+        turns = [*(row.get("conversations") or ()), *(turn for name in _PAIR if (turn := row.get(name)))]
+        odd = next((turn["from"] for turn in turns if turn["from"] not in _ROLES), None)
+        if odd is not None:
+            raise QdataError(
+                f"{file}: LLaMA-Factory knows no role {odd!r}, only {', '.join(_ROLES)}; convert it first: "
+                f"qdata convert {file} --to {to}"
+            )
+
+
+_ROLES = ("human", "gpt", "observation", "function_call", "system")  # its tags, where an entry names none
+
+
+_OTHER_ROLES = ("function", "developer", "tool_call", "tool_response")
 _UNSEEN = ("tool_calls", "function_call", "reasoning_content", "reasoning")
 
 
-def _messages(file: Path, rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    columns = {"messages": "messages"}
+def _messages(file: Path, rows: Iterable[Mapping[str, Any]], column: str) -> dict[str, str]:
+    columns = {"messages": column}
     convert = f"convert it first: qdata convert {file} --to sharegpt"
     for row in rows:
-        turns = row.get("messages") or ()
-        if any(m.get(key) for m in turns for key in _UNSEEN) or any(m.get("role") == "function" for m in turns):
+        turns = row.get(column) or ()
+        if any(m.get(key) for m in turns for key in _UNSEEN) or any(m.get("role") in _OTHER_ROLES for m in turns):
             raise QdataError(
                 f"{file}: LLaMA-Factory does not see tool_calls and reasoning_content of messages; {convert}"
             )

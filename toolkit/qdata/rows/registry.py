@@ -39,6 +39,8 @@ _OPENAI = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "as
 
 def read(file: Path) -> dict[str, Entry]:
     """All entries of a registry, in its order. Raises QdataError for a file that is none."""
+    if not file.exists():
+        raise QdataError(f"{file}: no such file; wanted a registry of LLaMA-Factory ({NAME})")
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 from qdata import plugin
 from qdata.errors import QdataError
-from qdata.paths import COMPRESSED, stripped
+from qdata.paths import COMPRESSED, shown, stripped
 from qdata.rows import compression, containers, exact, walk
 from qdata.rows.containers._head import BOM, HEAD_BYTES, Head
 from qdata.rows.parts import PART_BYTES, Bad, Part, Rows, Write, short
@@ -68,14 +68,14 @@ def parts_of(
     file nobody here reads.
     """
     if not path.is_file():
-        raise QdataError(f"{path}: no such file")
+        raise QdataError(f"{shown(path)}: no such file")
     try:
         plain = compression.plain(path) if path.stat().st_size else path
         size = plain.stat().st_size
     except OSError as error:
-        raise QdataError(f"{path}: cannot be read ({error.strerror}: {error.filename})") from None
+        raise QdataError(f"{shown(path)}: cannot be read ({error.strerror}: {error.filename})") from None
     if size == 0:
-        raise QdataError(f"{path}: the file is empty; wanted at least one row")
+        raise QdataError(f"{shown(path)}: the file is empty; wanted at least one row")
     container = _container(path, plain, documents)
     part = Part(source, relative, path, container, 0, size, 1, "", plain if plain != path else None)
     empty = True
@@ -99,17 +99,25 @@ def _container(path: Path, plain: Path, documents: str | None) -> str:
         data = file.read(HEAD_BYTES)
     head = Head(Path(stripped(path.name)).suffix.lower(), data.removeprefix(BOM), plain)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise QdataError(f"{path}: the file is UTF-16; wanted UTF-8. Convert it: iconv -f UTF-16 -t UTF-8")
+        raise QdataError(f"{shown(path)}: the file is UTF-16; wanted UTF-8. Convert it: iconv -f UTF-16 -t UTF-8")
     likeness = {name: _find(name).likeness(head) for name in plugin.names(containers)}
     found = max(likeness, key=lambda name: likeness[name])
     if not likeness[found]:
-        raise QdataError(f"{path}: not a text file; wanted one of {', '.join(suffixes())}")
+        raise QdataError(f"{shown(path)}: not a text file; wanted one of {', '.join(suffixes())}")
+    if _find(found).is_table and head.looks_like_json() and _is_object(head.first_line()):
+        raise QdataError(f"{shown(path)}: JSON lines, and its name says {head.suffix}; give it one that ends in .jsonl")
     if documents is None:
         return found
     endings = _find("text").suffixes
     if head.suffix not in (*endings, ""):  # stdin has no ending
-        raise QdataError(f"{path}: documents = {documents} is for plain text only ({', '.join(endings)})")
+        raise QdataError(f"{shown(path)}: documents = {documents} is for plain text only ({', '.join(endings)})")
     return _DOCUMENTS[documents]
+
+
+def _is_object(line: bytes) -> bool:
+    with suppress(ValueError):
+        return isinstance(exact.loads(line), dict)
+    return False
 
 
 def unit(container: str) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from qdata.errors import QdataError
-from qdata.paths import cache_dir
+from qdata.paths import STDIN, spool_dir
 
-NAME = "stdin"  # the source of such rows, and the file's name
+NAME = STDIN  # the source of such rows, and the file's name
 _BLOCK = 1 << 20
 
 
@@ -21,7 +21,7 @@ def spooled(stream: BinaryIO) -> Path:
     """
     if stream.isatty():
         raise QdataError("-: nothing is piped into it; wanted as in: cat rows.jsonl | qdata convert - --to alpaca")
-    folder = cache_dir() / NAME
+    folder = spool_dir()
     folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
     with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
