@@ -12,7 +12,7 @@ from typing import Literal
 import polars as pl
 
 from qdata.rows.steps._turns import role
-from qdata.schema import MESSAGES
+from qdata.schema import MESSAGE, MESSAGES
 
 LANGUAGES = ("zh", "en")
 Text = str | Mapping[str, str]
@@ -30,7 +30,7 @@ def with_system(frame: pl.LazyFrame, text: pl.Expr, do: Where = "replace") -> pl
     kept = {name: old.field(name) for name in ("name", "train", "weight")}
     nothing = {name: pl.lit(None, pl.String) for name in ("reasoning", "tool_calls")}
     fields = {"role": pl.lit("system"), "content": text} | nothing | kept
-    new = pl.concat_list(pl.struct(**{f.name: fields[f.name] for f in MESSAGES.inner.fields}))  # type: ignore[union-attr]
+    new = pl.concat_list(pl.struct([fields[f.name].alias(f.name) for f in MESSAGE.fields]))
     made = pl.when(text == "").then(without()).otherwise(pl.concat_list(new, without())).cast(MESSAGES)
     mine = text.is_not_null() & (messages.list.len() > 0)
     if do == "fill":

@@ -17,10 +17,10 @@ class Identity:
     """Rewrites "I am Qwen, created by Alibaba Cloud" to the persona's name and author, in assistant turns and prompts.
 
     Known are Qwen, QwQ, Tongyi Qianwen (通义千问), ChatGPT, GPT-N, DeepSeek, ChatGLM and 文心一言, of Alibaba (阿里云,
-    阿里巴巴, 达摩院, 通义实验室), OpenAI, Anthropic, 深度求索 and 智谱AI. Only the names are changed, and only where the
-    sentence speaks of itself: "I am", "my name is", "I was trained by", "as an AI by …, I", 我是, 我叫, 我由, 作为 …, 我;
-    in system prompts "you are" and 你是 too. Left alone are user turns, sentences about these models or companies,
-    denials, questions, suppositions, what others say, quotations, code, rejected answers, and answers judged bad.
+    阿里巴巴, 达摩院, 通义实验室), OpenAI, Anthropic, 深度求索 and 智谱AI. Only the names are changed, and only where a
+    sentence speaks of itself: "I am", "my name is", "I was trained by", "as an AI by …, I", 我是, 我叫, 我由, 作为 …,
+    我; in system prompts "you are" and 你是 too. Left alone are user turns, sentences about these models or companies,
+    denials, questions, suppositions, what others say, quotations, code, rejected answers, and those judged bad.
     """
 
     name: str | dict[str, str] = field(metadata={"help": "the persona's name, or one per language: { zh = …, en = … }"})
@@ -32,14 +32,14 @@ class Identity:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a name that is missing, or would itself be rewritten."""
+        if not all(one.strip() for one in (*self.models, *self.makers)):
+            raise ValueError("models, makers: an empty name would stand everywhere; leave it out")
         for what in ("name", "author"):
             for value in self._values(what):
                 known = [one for one in (*HINTS, *map(str.lower, (*self.models, *self.makers))) if one in value.lower()]
                 if not value.strip() or known:
                     why = f"holds {known[0]!r}, which is rewritten" if known else "is empty"
                     raise ValueError(f"{what}: {value!r} {why}; wanted the persona's own")
-        if not all(one.strip() for one in (*self.models, *self.makers)):
-            raise ValueError("models, makers: an empty name would stand everywhere; leave it out")
 
     def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Edits content and reasoning of `messages` and `chosen`.
@@ -73,5 +73,7 @@ class Identity:
         if isinstance(value, str):
             return [value] * len(LANGUAGES)
         if not value or set(value) - set(LANGUAGES):
-            raise ValueError(f"{what}: wanted a text for each of {', '.join(LANGUAGES)}, got {', '.join(value) or 'none'}")
+            raise ValueError(
+                f"{what}: wanted a text for each of {', '.join(LANGUAGES)}, got {', '.join(value) or 'none'}"
+            )
         return [value.get(language, next(iter(value.values()))) for language in LANGUAGES]

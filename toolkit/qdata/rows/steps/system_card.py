@@ -35,7 +35,7 @@ class SystemCard:
     of a prompt. What the file says stands in the manifest, not where it lay.
     """
 
-    file: str | None = field(default=None, metadata={"help": "card file (.json, .toml), relative to where you stand"})
+    file: str | None = field(default=None, metadata={"help": "card file (.json, .toml), relative to the recipe"})
     card: Mapping[str, Any] = field(default_factory=dict, metadata={"help": "the card itself, in place of a file"})
     user: str = field(default="User", metadata={"help": "whom the character talks to: the value of {{user}}"})
     layout: str | None = field(

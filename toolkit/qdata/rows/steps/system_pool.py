@@ -27,9 +27,9 @@ class _Choice:
 class SystemPool:
     """Draws the system prompt of each conversation from `texts`, by weight; `text = ""` is a draw without one.
 
-    What a row draws is told by the seed and what its turns say, so it draws the same in any file, order or run, and rows
-    that differ in the system prompt only draw alike. A choice that has no text for a row's category is not drawn for it;
-    a row with no choice at all stays as it is.
+    What a row draws is told by the seed and what its turns say, so it draws the same in any file, order or run, and
+    rows that differ in the system prompt only draw alike. A choice that has no text for a row's category is not drawn
+    for it; a row with no choice at all stays as it is.
     """
 
     texts: tuple[_Choice, ...] = field(

@@ -32,7 +32,9 @@ class SystemSet:
 
     def __post_init__(self) -> None:
         """Raises ValueError where a text is missing, too many, or no prompt."""
-        given = ({} if self.text is None else {"text": self.text}) | {f"sources.{k}": v for k, v in self.sources.items()}
+        given = ({} if self.text is None else {"text": self.text}) | {
+            f"sources.{k}": v for k, v in self.sources.items()
+        }
         if self.do == "drop" and given:
             raise ValueError(f'do = "drop" takes the prompts away, and {next(iter(given))} has no place; leave it out')
         if self.do != "drop" and not given:
