@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--pool", type=click.Path(path_type=Path), metavar="FILE.toml",
               help="Draw system prompts by weight: the keys of the step system_pool.")  # fmt: skip
 @click.option("--card", type=click.Path(path_type=Path), metavar="FILE",
-              help="A character card (.json, .toml) as the system prompt; --persona user=… fills {{user}}.")  # fmt: skip
+              help="A character card (JSON, TOML) as the prompt; --persona user=… names {{user}}.")  # fmt: skip
 @click.option("--persona", multiple=True, metavar="NAME=TEXT…", callback=persona_values,
               help="Fill placeholders like {{name}} in prompts and turns: name=沐雪 author=Moemu.")  # fmt: skip
 @click.option("--identity", is_flag=True,
