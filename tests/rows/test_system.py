@@ -10,7 +10,6 @@ from typing import Any
 import polars as pl
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from tests.rows.test_steps import FRAMES, after
 from tests.test_schema import TEXT, conversation, frame, turn
 
@@ -105,8 +104,8 @@ def test_what_a_system_prompt_is() -> None:
     assert row["messages"] == [turn("system", "new", weight=0.5, train=True), *rest]
     blank = SystemSet(do="fill", text="new")
     assert systems(blank, talk(" \n\u3000"), talk(""), talk(None), talk("s")) == ["new", "new", "new", "s"]
-    (pair,) = after(SystemSet(text="new"), frame([conversation([turn("user", "q")], chosen=[turn("assistant", "a")],
-                                                               rejected=[turn("assistant", "b")])])).to_dicts()  # fmt: skip
+    answers = {"chosen": [turn("assistant", "a")], "rejected": [turn("assistant", "b")]}
+    (pair,) = after(SystemSet(text="new"), frame([conversation([turn("user", "q")], **answers)])).to_dicts()
     assert prompt_of(pair) == "new" and pair["chosen"] == [turn("assistant", "a")]
     (text,) = after(SystemSet(text="new"), frame([conversation(None, text="t")])).to_dicts()
     assert text["messages"] is None
