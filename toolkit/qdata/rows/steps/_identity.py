@@ -6,6 +6,7 @@ company in the third person fits none. Groups named `model…` and `maker…` ar
 
 from __future__ import annotations
 
+import bisect
 import functools
 import re
 from collections.abc import Iterator, Sequence
@@ -165,7 +166,8 @@ def _once(text: str, pattern: re.Pattern[str], name: str, author: str) -> str:
     pieces, at = [], 0
     for match in pattern.finditer(text):
         start = match.start()
-        if any(a < start < b for a, b in quoted) or _ASKED.search(text, max(0, start - 60), start):
+        before = bisect.bisect_left(quoted, (start,)) - 1  # the last quotation that begins before it
+        if (before >= 0 and start < quoted[before][1]) or _ASKED.search(text, max(0, start - 60), start):
             continue
         said = [(match.span(group), group) for group, value in match.groupdict().items() if value is not None]
         for (a, b), group in sorted(said):

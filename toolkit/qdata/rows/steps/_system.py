@@ -11,7 +11,7 @@ from typing import Literal
 
 import polars as pl
 
-from qdata.rows.steps._turns import role
+from qdata.rows.steps._texts import regrouped
 from qdata.schema import MESSAGE, MESSAGES
 
 LANGUAGES = ("zh", "en")
@@ -25,23 +25,32 @@ def with_system(frame: pl.LazyFrame, text: pl.Expr, do: Where = "replace") -> pl
     Where `text` is null the row stays; where it is empty the prompt is taken away. A prompt that is white space only is
     none. Flags and name of a replaced prompt stay, and so does every other turn.
     """
-    opening, messages = _opening(), pl.col("messages")
-    old = messages.list.eval(pl.element().filter(opening)).list.first().struct
-    kept = {name: old.field(name) for name in ("name", "train", "weight")}
-    nothing = {name: pl.lit(None, pl.String) for name in ("reasoning", "tool_calls")}
-    fields = {"role": pl.lit("system"), "content": text} | nothing | kept
-    new = pl.concat_list(pl.struct([fields[f.name].alias(f.name) for f in MESSAGE.fields]))
-    made = pl.when(text == "").then(without()).otherwise(pl.concat_list(new, without())).cast(MESSAGES)
-    mine = text.is_not_null() & (messages.list.len() > 0)
-    if do == "fill":
-        said = pl.element().struct.field("content").fill_null("").str.strip_chars() != ""
-        mine &= ~messages.list.eval(opening & said).list.any()
-    return frame.with_columns(messages=pl.when(mine).then(made).otherwise(messages))
+
+    def made(both: pl.Series) -> pl.Series:
+        lists, texts = both.struct.field("messages"), both.struct.field("text")
+        flat = _flat(lists)
+        mine = texts.is_not_null() & (lists.list.len() > 0)
+        if do == "fill":
+            said = flat.filter(pl.col("_opening") & (pl.col("content").fill_null("").str.strip_chars() != ""))
+            mine &= ~pl.int_range(len(lists), eager=True).is_in(said["_row"].implode())
+        wanted = pl.DataFrame({"_row": mine.arg_true(), "_text": texts.filter(mine)}).cast({"_row": pl.Int64})
+        old = flat.filter("_opening").unique("_row", keep="first").drop("role", "content", "reasoning", "tool_calls")
+        new = wanted.filter(pl.col("_text") != "").join(old, on="_row", how="left")
+        opened = new.with_columns(role=pl.lit("system"), content="_text")
+        for name in ("reasoning", "tool_calls"):
+            opened = opened.with_columns(pl.lit(None, pl.String).alias(name))
+        kept = flat.filter(~(pl.col("_opening") & mine.gather(flat["_row"])))
+        return _lists([opened, kept], lists)
+
+    both = pl.struct("messages", text=text)
+    return frame.with_columns(messages=both.map_batches(made, return_dtype=MESSAGES))
 
 
 def without() -> pl.Expr:
     """The messages without the system prompt."""
-    return pl.col("messages").list.eval(pl.element().filter(~_opening()))
+    return pl.col("messages").map_batches(
+        lambda lists: _lists([_flat(lists).filter(~pl.col("_opening"))], lists), return_dtype=MESSAGES
+    )
 
 
 def by_language(text: Text) -> pl.Expr:
@@ -53,10 +62,15 @@ def by_language(text: Text) -> pl.Expr:
 
 def language() -> pl.Expr:
     """`zh` where the turns have more Chinese characters than Latin words, else `en`; the system prompt has no say."""
-    said = pl.when(role() != "system").then(pl.element().struct.field("content")).fill_null("")
-    text = pl.col("messages").list.eval(said).list.join("\n")
-    chinese = text.str.count_matches(r"\p{Han}") > text.str.count_matches(r"\p{Latin}+")
-    return pl.when(chinese.fill_null(False)).then(pl.lit("zh")).otherwise(pl.lit("en"))
+
+    def told(lists: pl.Series) -> pl.Series:
+        said, content = _flat(lists).filter((pl.col("role") != "system").fill_null(True)), pl.col("content").str
+        more = content.count_matches(r"\p{Han}").cast(pl.Int64) - content.count_matches(r"\p{Latin}+").cast(pl.Int64)
+        chinese = said.group_by("_row").agg(more.sum().alias("more")).filter(pl.col("more") > 0)["_row"]
+        rows = pl.select(pl.int_range(len(lists)).is_in(chinese.implode()).alias("zh"))
+        return rows.select(pl.when("zh").then(pl.lit("zh")).otherwise(pl.lit("en")).alias("language")).to_series()
+
+    return pl.col("messages").map_batches(told, return_dtype=pl.String)
 
 
 def check(text: Text, what: str) -> None:
@@ -73,6 +87,20 @@ def check(text: Text, what: str) -> None:
             )
 
 
-def _opening() -> pl.Expr:
-    """Inside `list.eval`: whether a message is one of the system messages a conversation opens with."""
-    return (role() != "system").fill_null(True).cast(pl.UInt32).cum_sum() == 0
+def _flat(lists: pl.Series) -> pl.DataFrame:
+    """All messages, one behind the other; `_row` says whose, `_opening` whether they are of the system prompt."""
+    lengths = lists.list.len().fill_null(0)
+    rows = pl.int_range(len(lists), eager=True).repeat_by(lengths).explode(empty_as_null=False, keep_nulls=False)
+    messages = lists.explode(empty_as_null=False, keep_nulls=False).struct.unnest().with_columns(_row=rows)
+    talk = (pl.col("role") != "system").fill_null(True).cast(pl.UInt32).cum_sum()
+    return messages.with_columns(_opening=talk.over("_row") == 0)
+
+
+def _lists(messages: list[pl.DataFrame], of: pl.Series) -> pl.Series:
+    """Messages with their `_row`, as lists again: what stands in the first frame comes first."""
+    fields = [field.name for field in MESSAGE.fields]
+    flat = pl.concat([one.select("_row", *fields) for one in messages]).sort("_row", maintain_order=True)
+    lengths = pl.DataFrame({"_row": pl.int_range(len(of), eager=True)}).join(
+        flat.group_by("_row").len(), on="_row", how="left", maintain_order="left"
+    )["len"]
+    return regrouped(lengths.fill_null(0), of.is_null(), flat.select(fields).to_struct("messages"))

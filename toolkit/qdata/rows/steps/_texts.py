@@ -72,11 +72,15 @@ def _where(mask: pl.Series, texts: pl.Series, edit: Callable[[pl.Series], pl.Ser
 
 def _regrouped(lists: pl.Series, values: pl.Series) -> pl.Series:
     """New values in place of the items of lists."""
-    lengths = lists.list.len().fill_null(0)
-    offsets = pa.array([0], pa.int64()) if not len(lists) else _offsets(lengths)
-    nulls = pa.array(lists.is_null().to_list()) if lists.null_count() else None
-    array = pa.LargeListArray.from_arrays(offsets, values.to_arrow(compat_level=pl.CompatLevel.newest()), mask=nulls)
-    return pl.Series(lists.name, pl.from_arrow(array))
+    return regrouped(lists.list.len().fill_null(0), lists.is_null(), values).alias(lists.name)
+
+
+def regrouped(lengths: pl.Series, nulls: pl.Series, values: pl.Series) -> pl.Series:
+    """Lists of these lengths of the values, null where `nulls` says so."""
+    offsets = pa.array([0], pa.int64()) if not len(lengths) else _offsets(lengths)
+    mask = pa.array(nulls.to_list()) if nulls.any() else None
+    array = pa.LargeListArray.from_arrays(offsets, values.to_arrow(compat_level=pl.CompatLevel.newest()), mask=mask)
+    return pl.Series(values.name, pl.from_arrow(array))
 
 
 def _offsets(lengths: pl.Series) -> pa.Array:

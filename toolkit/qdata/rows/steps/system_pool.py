@@ -9,8 +9,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._system import Where, by_language, check, language, with_system
-from qdata.rows.steps._turns import role
+from qdata.rows.steps._system import Where, by_language, check, language, with_system, without
 from qdata.schema import messages_json
 
 
@@ -74,8 +73,7 @@ class SystemPool:
         place = pl.col("_drawn") * sums[-1]
         drawn = [pl.when(place < upto).then(text) for text, upto in zip(texts, sums, strict=True)]
         last = pl.coalesce(reversed(texts))  # where a sum of weights is rounded down
-        said = pl.col("messages").list.eval(pl.element().filter((role() != "system").fill_null(True)))
-        numbered = frame.with_columns(_drawn=said).with_columns(
+        numbered = frame.with_columns(_drawn=without()).with_columns(
             _drawn=messages_json("_drawn").map_batches(self._draw, return_dtype=pl.Float64)
         )
         return with_system(numbered, pl.coalesce(*drawn, last), self.do).drop("_drawn")
