@@ -392,7 +392,7 @@ def test_under_whole_a_token_that_is_not_trained_is_caught(tmp_path: Path, small
 
 def test_a_blank_answer_is_caught(tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A turn that trains nothing but its stop token, had the last step not dropped it."""
-    monkeypatch.setattr(pipeline, "local_steps", lambda _: ())
+    monkeypatch.setattr(pipeline, "local_steps", lambda *_: ())
     folder = built(tmp_path, small, [said("say nothing", ""), said("x", "y")])
     assert set(verify.verify(folder).failures) == {"empty turn"}
 

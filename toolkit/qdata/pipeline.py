@@ -198,7 +198,7 @@ def works_of(
     recipe: DataRecipe, base: Path, cache: Path, rendering: Rendering | None
 ) -> tuple[list[Found], list[Work]]:
     """The files of a recipe and their parts, each with all that is done to it; without a rendering, no tokens."""
-    all_steps = local_steps(recipe)
+    all_steps = local_steps(recipe, base)
     inputs = find([*recipe.sources, *recipe.validation], base)  # together, so that no two files have one name
     works: list[Work] = []
     for found, parts, drawn in parts_of(inputs, recipe.seed):
@@ -225,8 +225,11 @@ def parts_of(inputs: Sequence[Found], seed: int) -> Iterator[tuple[Found, list[P
         yield from ((found, parts, drawn) for found, parts in files)
 
 
-def local_steps(recipe: DataRecipe) -> tuple[Step, ...]:
-    """The recipe's steps, then the placeholders, then `complete`. Raises QdataError with all mistakes at once."""
+def local_steps(recipe: DataRecipe, base: Path = Path()) -> tuple[Step, ...]:
+    """The recipe's steps, then the placeholders, then `complete`. Raises QdataError with all mistakes at once.
+
+    A setting called `file` is a path that starts from `base`.
+    """
     made: list[Step] = []
     mistakes: list[str] = []
     for number, table in enumerate(recipe.steps):
@@ -239,7 +242,7 @@ def local_steps(recipe: DataRecipe) -> tuple[Step, ...]:
         except QdataError as error:
             mistakes.append(f"{address}.step: {error}")
             continue
-        settings = {k: v for k, v in table.items() if k != "step"}
+        settings = {k: str(base / v) if k == "file" else v for k, v in table.items() if k != "step"}
         if (step := structure(cls, settings, address, mistakes)) is not None:
             made.append(step)
     if mistakes:

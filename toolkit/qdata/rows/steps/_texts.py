@@ -72,3 +72,8 @@ def _where(mask: pl.Series, texts: pl.Series, edit: Callable[[pl.Series], pl.Ser
 def _regrouped(old: pl.Series, values: pl.Series) -> pl.Series:
     """New values in place of the items of lists."""
     return lists(values, old.list.len().fill_null(0).to_numpy(), old.is_null().to_numpy()).alias(old.name)
+
+
+def regrouped(lengths: pl.Series, nulls: pl.Series, values: pl.Series) -> pl.Series:
+    """Lists of these lengths of the values, null where `nulls` says so."""
+    return lists(values, lengths.to_numpy(), nulls.to_numpy()).alias(values.name)
