@@ -147,7 +147,7 @@ def test_the_counts_are_those_of_the_ledger(mixed: Path) -> None:
         (["--card", "mixed.jsonl"], "not valid JSON"),
         (["--set", "a", "--to", "mesages"], "Did you mean 'messages'"),
         (["--set", "a", "--to", "pairs"], "--to: rows of pairs have no place for a system prompt"),
-        (["--set", "a", "-o", "mixed.jsonl"], "exists already"),
+        (["--set", "a", "-o", "mixed.jsonl"], "one of the inputs"),
     ],
 )
 def test_what_cannot_be_done_is_told(mixed: Path, words: list[str], told: str) -> None:
