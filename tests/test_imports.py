@@ -16,6 +16,9 @@ HEAVY = {"torch", "trl", "peft", "datasets", "accelerate"}
 FLOORS = {"cli", "pipeline", "part", "assemble", "convert", "manifest", "report", "workspace", "engine"}
 
 
+GROUND = ("polars", "numpy", "pyarrow", "qdata.schema", "qdata.errors")  # what plugins stand on
+
+
 def name_of(file: Path) -> str:
     """`toolkit/qdata/rows/source.py` → `qdata.rows.source`."""
     return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -86,7 +89,7 @@ def test_the_wings_never_look_up(wing: str) -> None:
 
 @pytest.mark.parametrize("folder", ["qdata.rows.formats", "qdata.rows.steps"])
 def test_plugins_see_polars_and_the_schema_only(folder: str) -> None:
-    """A format or a step imports polars, the standard library, qdata.schema and its folder's `_helpers`.
+    """A format or a step imports what it computes with, the standard library, the ground floor and `_helpers`.
 
     A layout of pairs or judged answers may be built on the dialect of chats that its prompt is written in.
     """
@@ -95,7 +98,7 @@ def test_plugins_see_polars_and_the_schema_only(folder: str) -> None:
         if "    kind = " in file.read_text(encoding="utf-8"):
             helpers += tuple(f"{folder}.{f.stem}" for f in file.parent.glob("[!_]*.py"))
         for name in imports_of(file):
-            known = below(name, "polars", "qdata.schema", *helpers) or name.split(".")[0] in sys.stdlib_module_names
+            known = below(name, *GROUND, *helpers) or name.split(".")[0] in sys.stdlib_module_names
             assert known, f"{name_of(file)} imports {name}"
 
 

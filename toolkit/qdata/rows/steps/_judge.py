@@ -1,0 +1,71 @@
+"""What filters share: a verdict on each message becomes the reason for which its row is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from qdata.rows.steps._texts import LISTS
+from qdata.schema import MESSAGE
+
+TEXT_ROLE = "text"  # what judges of messages see as the role of a pretraining text
+
+
+def dropped(frame: pl.LazyFrame, reason: pl.Expr) -> pl.LazyFrame:
+    """`frame` with a reason in `drop` where there was none."""
+    return frame.with_columns(drop=pl.coalesce("drop", reason))
+
+
+def first_reason(judge: pl.Expr, *, lists: Sequence[str] = LISTS, text: bool = True) -> pl.Expr:
+    """Of each row, the first thing that `judge` has against one of its messages; null where there is nothing.
+
+    `judge`: an expression over the fields of MESSAGE that gives a reason or null. All messages of a part meet it as
+    one flat frame. `text`: the column of that name is judged too, as the content of a message whose role is "text".
+    """
+    found = [_of_lists(name, judge) for name in lists]
+    if text:
+        found.append(pl.col("text").map_batches(lambda texts: _judged(_as_messages(texts), judge), pl.String))
+    return pl.coalesce(found)
+
+
+def said_by(roles: Sequence[str]) -> pl.Expr:
+    """Whether a message, or a text, is of one of these roles and says something."""
+    return pl.col("role").is_in(list(roles)).fill_null(False) & pl.col("content").is_not_null()
+
+
+def chars(text: pl.Expr) -> pl.Expr:
+    """Characters of a text, without white space at its ends; 0 where it is null."""
+    return text.fill_null("").str.strip_chars().str.len_chars().cast(pl.Int64)
+
+
+def _of_lists(column: str, judge: pl.Expr) -> pl.Expr:
+    def verdicts(messages: pl.Series) -> pl.Series:
+        flat = messages.explode(empty_as_null=False, keep_nulls=False).struct.unnest()
+        found = _judged(flat, judge)
+        at = found.is_not_null().arg_true().to_numpy()
+        if not len(at):
+            return pl.Series(messages.name, [None], pl.String).new_from_index(0, len(messages))
+        ends = messages.list.len().fill_null(0).cast(pl.Int64).cum_sum().to_numpy()
+        rows, first = np.unique(np.searchsorted(ends, at, side="right"), return_index=True)
+        of_rows = np.full(len(messages), -1, np.int64)
+        of_rows[rows] = at[first]
+        places = pl.Series(of_rows)
+        return found.gather(places.set(places < 0, None)).alias(messages.name)
+
+    return pl.col(column).map_batches(verdicts, pl.String)
+
+
+def _judged(messages: pl.DataFrame, judge: pl.Expr) -> pl.Series:
+    reasons = messages.select(reason=judge)["reason"].cast(pl.String)
+    # an expression that looks at no column gives one value for all
+    return reasons if len(reasons) == messages.height else reasons.new_from_index(0, messages.height)
+
+
+def _as_messages(texts: pl.Series) -> pl.DataFrame:
+    empty = {f.name: pl.lit(None, f.dtype) for f in MESSAGE.fields}
+    role = pl.lit(TEXT_ROLE)  # a text that is null has nobody who says it
+    return texts.to_frame("content").select(
+        **{**empty, "role": pl.when(pl.col("content").is_not_null()).then(role), "content": pl.col("content")}
+    )
