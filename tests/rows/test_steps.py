@@ -40,7 +40,10 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "placeholder_input": [{}, {"do": "trim"}, {"kinds": ("url_input",)}],
     "merged_instructions": [{}, {"do": "trim"}],
     "tool_json": [{}, {"do": "drop"}],
-    "length": [{"min_answer": 2}, {"max_question": 3, "max_answer": 3, "max_system": 2, "max_text": 3, "max_messages": 2}],
+    "length": [
+        {"min_answer": 2},
+        {"max_question": 3, "max_answer": 3, "max_system": 2, "max_text": 3, "max_messages": 2},
+    ],
     "length_ratio": [{}, {"min": 0.5, "max": 2.0}],
     "repetition": [{}, {"characters": 2, "phrases": 0.1, "lines": 0.1, "n": 1}, {"phrases": 1.0, "lines": 1.0}],
     "language": [{}, {"allowed": ("en",), "min_letters": 1, "confidence": 0.0}],
@@ -61,7 +64,14 @@ DIRT = st.sampled_from(  # what cleaners look for, whole and in halves
     ["```\n", "\n~~~", "`", "<b>", "</b>", "<p>", "</p>", "<br/>", "&amp;", "lt;", "&#60;", "<!--", "-->", "  \n"]
     + ["\n\n\n", "\u200d", "\u200b", "\U0001f469", "\U0001f680", "\u202e", "א", "\x1b[0m", "\r\n", "Ã©", "â€™", "ﬁ"]
     + ["漢后面", "乾干坤", "を", "<noinput>", "\nN/A", "\n6. Instruction: x", "\n6. Output: y", "a@b.cn", "13812345678"]
-    + ["11010519491231002X", "sk-" + "a1" * 12, "As an AI language model, ", "我是人工智能，无法", "哈" * 40, "so it goes " * 20]
+    + [
+        "11010519491231002X",
+        "sk-" + "a1" * 12,
+        "As an AI language model, ",
+        "我是人工智能，无法",
+        "哈" * 40,
+        "so it goes " * 20,
+    ]
     + ["https://a.b/c", "Sum up the article\n", "Il fait beau aujourd'hui et nous allons à la mer. ", "null"]
 )
 WORDY = st.lists(WORDS | DIRT | TEXT, max_size=4).map("".join)

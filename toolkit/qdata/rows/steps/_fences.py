@@ -33,7 +33,9 @@ def outside_code(texts: pl.Series, edit: Callable[[pl.Series], pl.Series], *, in
         cut[::2] = prose[at : at + count]
         at += count
         made.append("".join(cut))
-    return texts.scatter((~with_code).arg_true(), edited).scatter(with_code.arg_true(), pl.Series(made, dtype=pl.String))
+    return texts.scatter((~with_code).arg_true(), edited).scatter(
+        with_code.arg_true(), pl.Series(made, dtype=pl.String)
+    )
 
 
 def _cut(text: str, inline: bool) -> list[str]:

@@ -46,11 +46,26 @@ class Boilerplate:
         text = pl.col("content")
         # a cheap look first: the patterns above take twenty times as long
         may = said_by(self.roles) & text.str.contains_any(_WORDS, ascii_case_insensitive=True)
-        found = [pl.when(may & text.str.contains(p)).then(pl.lit(f"boilerplate.{name}")) for name, p in PATTERNS.items()]
+        found = [
+            pl.when(may & text.str.contains(p)).then(pl.lit(f"boilerplate.{name}")) for name, p in PATTERNS.items()
+        ]
         for own in self.patterns:
             found.append(pl.when(said_by(self.roles) & text.str.contains(own)).then(pl.lit("boilerplate.own_pattern")))
         return dropped(frame, first_reason(pl.coalesce(found), text=False))
 
 
 _WORDS = (" ai", "a.i.", "artificial", "language model", "gpt", "virtual", "chatbot", "digital", "cutoff", "cut-off")
-_WORDS += ("my knowledge", "my training", "my last", "人工智能", "语言模型", "大模型", "机器人", "智能助手", "截止", "截至", "训练数据", "知识")
+_WORDS += (
+    "my knowledge",
+    "my training",
+    "my last",
+    "人工智能",
+    "语言模型",
+    "大模型",
+    "机器人",
+    "智能助手",
+    "截止",
+    "截至",
+    "训练数据",
+    "知识",
+)

@@ -22,7 +22,8 @@ class ChineseScript:
     """
 
     to: Literal["simplified", "traditional", "taiwan", "hong_kong"] = field(
-        default="simplified", metadata={"help": "the script; taiwan and hong_kong are traditional with local characters"}
+        default="simplified",
+        metadata={"help": "the script; taiwan and hong_kong are traditional with local characters"},
     )
     edits: ClassVar[bool] = True
 

@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._judge import dropped, first_reason
+from qdata.rows.steps._judge import calls, dropped, first_reason
 
-_CALLS_NOTHING = r"^\s*(?:null|\[\s*\])?\s*$"
 # Whole answers, and answers that begin with it and explain why: "<No output. The task requires a poster>".
 _WHOLE = r"(?i)^[\s<\[({\"'`]*(?:n/?a|not applicable|null|nan|undefined|no[ \-_]?(?:output|input|answer|response)|无输出|没有输出|无回答|无答案)(?: (?:is |was )?(?:required|needed|necessary|possible|provided|available|given))?[\s>\])}\"'`.。]*$"  # fmt: skip
 _BEGINS = r"(?i)^[\s<\[({\"'`]*no[ \-_]?output\b|^\s*[<\[({]\s*no[ \-_]?input\s*[>\])}]|^\s*n/a\s*[(\[]"
@@ -36,8 +35,7 @@ class EmptyTurn:
         ['empty_turn.no_question']
         """
         mine = pl.col("role").is_in(list(self.roles)).fill_null(False)
-        silent = mine & (pl.col("content").fill_null("").str.strip_chars() == "")
-        silent &= pl.col("tool_calls").fill_null("").str.contains(_CALLS_NOTHING)
+        silent = mine & (pl.col("content").fill_null("").str.strip_chars() == "") & ~calls()
         answers = pl.col("role") == "assistant"
         names = {"user": "no_question", "assistant": "no_answer"}
         what = pl.format("empty_turn.{}", pl.col("role").replace_strict(names, default="empty"))

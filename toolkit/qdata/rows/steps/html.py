@@ -17,12 +17,13 @@ from qdata.rows.steps._texts import TEXTS, by_text, changed_where, edited, settl
 _TOPIC = (
     r"(?i)\b(?:x?html5?|xml|xslt|svg|css|jsx?|tsx|dom|php|asp|jsp|rss|bbcode|markup|markdown|javascript|typescript"
     r"|jquery|react|vue|angular|bootstrap|web ?page|web ?site|web ?site's|hyperlink|browser|front-?end|entit(?:y|ies)"
-    r"|regex|regular expression|parse[rs]?|scrap(?:e|ing)|tags?)\b"
+    r"|regex|regular expression|parse[rs]?|scrap(?:e|ing)|tags?|bold|italics?|fonts?|underline[ds]?|code|programs?|images?)\b"
+    r"|<(?:div|table|form|style|input|button|select|canvas|meta|link|section|nav|header|footer|textarea|iframe)\b"
     r"|网页|网站|前端|标签|超链接|浏览器|正则|爬虫|解析|<!doctype|<html|<\?xml|<\?php|</script|</head|</body"
 )
 _BLOCK = "p|div|li|ul|ol|tr|table|tbody|thead|h[1-6]|blockquote|section|article|center|pre|dd|dt|dl"
 _INLINE = "b|i|u|s|em|strong|span|font|small|big|a|td|th|strike|del|ins|mark|label|nobr"
-_ALONE = re.compile(r"<(?:br|hr)\s*/?\s*>|<img\s[^<>]*>", re.I)
+_ALONE = re.compile(r"<(?:br|hr)\s*/?\s*>[ \t]*\n?|<img\s[^<>]*>", re.I)
 _PAIR = re.compile(rf"<(?P<name>{_BLOCK}|{_INLINE})(?:\s[^<>]*)?>(?P<inner>.*?)</(?P=name)\s*>", re.I | re.S)
 _COMMENT = re.compile(r"<!--.*?-->", re.S)
 _ENTITY = re.compile(r"&(?:[a-zA-Z][a-zA-Z0-9]{1,10}|#[0-9]{1,6}|#[xX][0-9a-fA-F]{1,5});")
@@ -35,7 +36,8 @@ class Html:
     """Takes away tags of text, writes entities as the characters they stand for; code and talk about HTML stay.
 
     Only tags that open and close, `<br>`, `<hr>`, `<img …>` and comments are taken; `<T>`, `<name>` and single `<b>`
-    stay. A conversation in which somebody mentions HTML, tags, web pages and the like is left alone as a whole.
+    stay. A row in which somebody mentions HTML, tags, fonts and the like, or writes forms, tables and boxes in tags, is
+    left alone as a whole.
     """
 
     tags: bool = field(default=True, metadata={"help": "take tags away"})
@@ -69,10 +71,12 @@ class Html:
         return changed_where(texts, _MAY, lambda some: outside_code(some, plain, inline=True))
 
     def _plain(self, text: str) -> str:
+        given = text
         if self.tags:
             text = _ALONE.sub(lambda m: "" if m.group()[1] in "iI" else "\n", _COMMENT.sub("", text))
             text = _PAIR.sub(_inner, text)
-        return _ENTITY.sub(_character, text) if self.entities else text
+        text = _ENTITY.sub(_character, text) if self.entities else text
+        return text if text.strip() else given  # nothing but tags: that was meant
 
 
 def _inner(pair: re.Match[str]) -> str:

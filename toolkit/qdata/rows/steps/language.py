@@ -38,7 +38,9 @@ class Language:
     """
 
     allowed: tuple[str, ...] = field(default=("zh", "en"), metadata={"help": "codes of ISO 639-1: zh, en, ja, fr …"})
-    min_letters: int = field(default=40, metadata={"help": "of shorter texts nothing is said; Chinese ones count tenfold"})
+    min_letters: int = field(
+        default=40, metadata={"help": "of shorter texts nothing is said; Chinese ones count tenfold"}
+    )
     confidence: float = field(default=0.9, metadata={"help": "how sure py3langid has to be, 0 to 1"})
     roles: tuple[str, ...] = field(
         default=("user", "assistant", TEXT_ROLE), metadata={"help": "whose texts are looked at"}

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._judge import TEXT_ROLE, chars, dropped, first_reason
+from qdata.rows.steps._judge import TEXT_ROLE, calls, chars, dropped, first_reason
 
 _NAMES = {"system": "system", "user": "question", "assistant": "answer", TEXT_ROLE: "text"}
 
@@ -39,13 +39,12 @@ class Length:
         ['length.answer_too_short']
         """
         long = chars(pl.col("content"))
-        calls = ~pl.col("tool_calls").fill_null("").str.contains(r"^\s*(?:null|\[\s*\])?\s*$")
         found = []
         for role, name in _NAMES.items():
             mine = (pl.col("role") == role).fill_null(False)
             least, most = getattr(self, f"min_{name}", 0), getattr(self, f"max_{name}")
             if least:
-                short = mine & (long < least) & ~calls
+                short = mine & (long < least) & ~calls()
                 found.append(pl.when(short).then(pl.lit(f"length.{name}_too_short")))
             if most is not None:
                 found.append(pl.when(mine & (long > most)).then(pl.lit(f"length.{name}_too_long")))

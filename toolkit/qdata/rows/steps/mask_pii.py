@@ -14,7 +14,9 @@ from qdata.rows.steps._texts import TEXTS, by_text, changed_where, edited, settl
 
 Kind = Literal["key", "email", "id_card", "phone"]
 # RFC 2606 keeps these domains for examples: nobody is reached there.
-_RESERVED = re.compile(r"@(?:[\w.-]+\.)?(?:example\.(?:com|org|net)|[\w-]+\.(?:example|test|invalid|localhost))\Z", re.I)
+_RESERVED = re.compile(
+    r"@(?:[\w.-]+\.)?(?:example\.(?:com|org|net)|[\w-]+\.(?:example|test|invalid|localhost))\Z", re.I
+)
 _EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])", re.A)  # fmt: skip
 _ID_CARD = re.compile(r"(?<![0-9A-Za-z])[1-9][0-9]{5}(?:18|19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])[0-9]{3}[0-9Xx](?![0-9A-Za-z])")  # fmt: skip
 _KEY = re.compile(
@@ -31,6 +33,8 @@ _MAY = {
     "phone": r"[0-9](?:[ ().\-/]{0,3}[0-9]){6}",
     "key": r"PRIVATE KEY|sk-\w|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|hf_|xox[abprs]-|AIza|LTAI|eyJ",
 }
+_MOBILE = re.compile(r"1[3-9][0-9]{9}")  # mainland China
+_DOTTED = re.compile(r"(?:1\.)?[0-9]{3}\.[0-9]{3}\.[0-9]{4}")
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
 
@@ -44,7 +48,9 @@ class MaskPii:
     """
 
     do: Literal["mask", "drop"] = field(default="mask", metadata={"help": "what becomes of it"})
-    kinds: tuple[Kind, ...] = field(default=("key", "email", "id_card", "phone"), metadata={"help": "what is looked for"})
+    kinds: tuple[Kind, ...] = field(
+        default=("key", "email", "id_card", "phone"), metadata={"help": "what is looked for"}
+    )
     regions: tuple[str, ...] = field(
         default=("CN", "US"), metadata={"help": "whose telephone numbers, where no country's code is written"}
     )
@@ -107,9 +113,16 @@ class MaskPii:
         phonenumbers = library("phonenumbers")
         for region in self.regions:
             found = phonenumbers.PhoneNumberMatcher(text, region, leniency=phonenumbers.Leniency.VALID)
-            for match in reversed(list(found)):
+            for match in reversed([one for one in found if _is_written_as_phone(one.raw_string)]):
                 text = f"{text[: match.start]}[PHONE]{text[match.end :]}"
         return text
+
+
+def _is_written_as_phone(number: str) -> bool:
+    """Whether a valid number is written like one: bare digits and dots may be any number, an address, a fraction."""
+    if number.isdigit():
+        return _MOBILE.fullmatch(number) is not None
+    return number.startswith(("+", "(")) or "." not in number or _DOTTED.fullmatch(number) is not None
 
 
 def _is_id_card(number: str) -> bool:

@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._judge import TEXT_ROLE, dropped, first_reason, said_by
-from qdata.rows.steps._turns import role
+from qdata.rows.steps._judge import TEXT_ROLE, before, dropped, first_reason, said_by
 
-_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+_UNSPACED = r"[\x{e01}-\x{eff}\x{1000}-\x{109f}\x{1780}-\x{17ff}\x{3041}-\x{30ff}\x{3400}-\x{9fff}\x{f900}-\x{faff}]"
+_LETTER = re.compile("[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _FEW = 20  # words, or characters of scripts without spaces: below that nothing is said of n-grams
 _FEW_LINES = 4
 _PARROT = 10  # characters: a shorter answer may well be its question
@@ -50,36 +50,45 @@ class Repetition:
         """
         reasons = first_reason(pl.struct("role", "content").map_batches(self._judged, pl.String))
         if self.parrot:
-            reasons = pl.coalesce(reasons, pl.when(_parrots()).then(pl.lit("repetition.parrot")))
+            parrot = first_reason(
+                pl.when(_is_parrot()).then(pl.lit("repetition.parrot")), lists=("messages",), text=False
+            )
+            reasons = pl.coalesce(reasons, parrot)
         return dropped(frame, reasons)
 
     def _judged(self, messages: pl.Series) -> pl.Series:
         texts = messages.struct.unnest().select(t=pl.when(said_by(self.roles)).then(pl.col("content")))["t"]
         out: list[str | None] = [None] * len(texts)
-        may = texts.to_frame("t").select(may=self._may(pl.col("t")).fill_null(False))["may"]
-        for at, text in zip(may.arg_true().to_list(), texts.filter(may).to_list(), strict=True):
-            out[at] = self._verdict(text)
+        some = texts.to_frame("t").with_row_index("at").drop_nulls("t")
+        at = pl.concat([some.filter(may)["at"] for may in self._may(some["t"])]).unique().sort()
+        for place, text in zip(at.to_list(), texts.gather(at).to_list(), strict=True):
+            out[place] = self._verdict(text)
         return pl.Series(out, dtype=pl.String)
 
-    def _may(self, text: pl.Expr) -> pl.Expr:
-        """Whether a text may be over a limit: what is not, surely is not, and nobody counts its n-grams.
+    def _may(self, texts: pl.Series) -> list[pl.Series]:
+        """Which texts may be over a limit: what is not, surely is not, and nobody counts its n-grams.
 
         An n-gram that occurred before begins with a word that did: of N words with U different ones, at most N - U
         n-grams are repeated.
         """
-        words = text.str.split(" ")
-        letters = text.str.extract_all(_UNSPACED)
-        parts = []
+        out = [pl.repeat(False, len(texts), eager=True)]
         if self.phrases < 1:
-            for items in (words, letters):
-                total, different = items.list.len().cast(pl.Int64), items.list.n_unique().cast(pl.Int64)
-                parts.append((total >= _FEW) & ((total - different) > self.phrases * (total - 2 * self.n)))
+            unspaced = texts.str.contains(_UNSPACED)
+            letters = texts.filter(unspaced).str.extract_all(_UNSPACED)
+            out.append(self._repeats(texts.str.split(" ")))
+            out.append(unspaced.scatter(unspaced.arg_true(), self._repeats(letters)) if unspaced.any() else unspaced)
         if self.lines < 1:
-            lines = text.str.split("\n")
-            parts.append((lines.list.len() >= _FEW_LINES) & (lines.list.n_unique() < lines.list.len()))
+            several = texts.str.count_matches("\n", literal=True) >= _FEW_LINES - 1
+            lines = texts.filter(several).str.split("\n").list
+            again = lines.n_unique() < lines.len()
+            out.append(several.scatter(several.arg_true(), again) if several.any() else several)
         if self.characters:
-            parts.append(text.str.contains(rf"[^\s\W_]{{{self.characters}}}"))
-        return pl.any_horizontal(parts) if parts else pl.lit(False)
+            out.append(texts.str.contains(rf"[^ \n]{{{self.characters}}}"))
+        return out
+
+    def _repeats(self, items: pl.Series) -> pl.Series:
+        total, different = items.list.len().cast(pl.Int64), items.list.n_unique().cast(pl.Int64)
+        return (total >= _FEW) & ((total - different) > self.phrases * (total - 2 * self.n))
 
     def _verdict(self, text: str) -> str | None:
         if self.characters and re.search(rf"([^\W_0-9])\1{{{self.characters - 1}}}", text):
@@ -91,41 +100,33 @@ class Repetition:
         return None
 
     def _shares(self, text: str) -> tuple[float, float]:
-        unspaced = [c for c in text if _is_unspaced(c)]
-        return _of_ngrams(text.split(), self.n), _of_ngrams(unspaced, 2 * self.n)
+        return _of_ngrams(text.split(), self.n), _of_ngrams(_LETTER.findall(text), 2 * self.n)
 
 
 def _of_ngrams(items: list[str], n: int) -> float:
-    """The share of n-grams that occurred before."""
+    """The share of n-grams that occurred before; those without a letter (matrices, rules of tables) repeat by right."""
     total = len(items) - n + 1
     if len(items) < _FEW or total < 1:
         return 0.0
-    different = len(set(zip(*(itertools.islice(items, k, None) for k in range(n)), strict=False)))
-    return 1 - different / total
+    counts = Counter(zip(*(itertools.islice(items, k, None) for k in range(n)), strict=False))
+    again = sum(count - 1 for ngram, count in counts.items() if count > 1 and any(map(str.isalpha, "".join(ngram))))
+    return again / total
 
 
 def _of_lines(text: str) -> float:
-    """The share of characters in lines that occurred before; lines without a letter or digit are not looked at."""
+    """The share of characters in lines that occurred before; tags, code and lines without a letter do not count."""
     lines = [line.strip() for line in text.split("\n")]
-    lines = [line for line in lines if any(map(str.isalnum, line))]
+    lines = [line for line in lines if any(map(str.isalpha, line)) and line[0] != "<" and line[-1] not in "{};,"]
     if len(lines) < _FEW_LINES:
         return 0.0
     counts = Counter(lines)
     return sum(len(line) * (count - 1) for line, count in counts.items()) / sum(map(len, lines))
 
 
-_RANGES = ((0x0E01, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3041, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF))
-
-
-def _is_unspaced(character: str) -> bool:
-    return any(first <= ord(character) <= last for first, last in _RANGES)
-
-
-def _parrots() -> pl.Expr:
+def _is_parrot() -> pl.Expr:
     """Whether somebody answers with the question, or with the answer before."""
-    text = pl.element().struct.field("content").str.strip_chars()
-    long = text.str.len_chars() >= _PARROT
-    answer = (role() == "assistant").fill_null(False)
-    question = answer & (role().shift(1) == "user") & (text == text.shift(1))
-    again = answer & (role().shift(2) == "assistant") & (text == text.shift(2))
-    return pl.col("messages").list.eval((long & (question | again)).fill_null(False)).list.any()
+    text, role = pl.col("content"), pl.col("role")
+    mine = (role == "assistant").fill_null(False) & (text.str.len_chars() >= _PARROT)
+    question = (before(role) == "user") & (text.str.strip_chars() == before(text).str.strip_chars())
+    again = (before(role, 2) == "assistant") & (text == before(text, 2))
+    return mine & (question | again).fill_null(False)

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._judge import dropped
-from qdata.rows.steps._turns import calls, role, seen
+from qdata.rows.steps._judge import before, calls, dropped, first_reason
 from qdata.schema import ROLES
 
 
@@ -33,23 +32,17 @@ class RoleOrder:
         >>> shown(RoleOrder()(example("user: a", "assistant!: ", "tool: b", "tool: c", "assistant: d")))
         ['user: a', 'assistant!: ', 'tool: b', 'tool: c', 'assistant: d']
         """
-        who, before = role(), role().shift(1)
-        spoken = seen(role().is_in(["user", "assistant", "tool"])).shift(1, fill_value=False)
-        called = (calls().shift(1) | (before == "tool")).fill_null(False)
-        wrong = (
-            pl.when(~who.is_in(ROLES).fill_null(False))
-            .then(pl.lit("role_order.unknown_role"))
-            .when((who == "system") & spoken)
-            .then(pl.lit("role_order.late_system"))
-            .when((who == "assistant") & ~spoken)
-            .then(pl.lit("role_order.starts_with_answer"))
-            .when((who == "tool") & ~spoken)
-            .then(pl.lit("role_order.starts_with_tool"))
-            .when((who == "user") & (before == "user"))
-            .then(pl.lit("role_order.repeated_user"))
-            .when((who == "assistant") & (before == "assistant"))
-            .then(pl.lit("role_order.repeated_assistant"))
-            .when((who == "tool") & ~called)
-            .then(pl.lit("role_order.result_without_call"))
-        )
-        return dropped(frame, pl.col("messages").list.eval(wrong).list.drop_nulls().list.first())
+        who, earlier = pl.col("role"), before(pl.col("role"))
+        first = earlier.is_null() | (earlier == "system")
+        called = (before(calls()) | (earlier == "tool")).fill_null(False)
+        wrong = {
+            "unknown_role": ~who.is_in(ROLES).fill_null(False),
+            "late_system": (who == "system") & ~first,
+            "starts_with_answer": (who == "assistant") & first,
+            "starts_with_tool": (who == "tool") & first,
+            "repeated_user": (who == "user") & (earlier == "user"),
+            "repeated_assistant": (who == "assistant") & (earlier == "assistant"),
+            "result_without_call": (who == "tool") & ~called,
+        }
+        reasons = [pl.when(holds).then(pl.lit(f"role_order.{name}")) for name, holds in wrong.items()]
+        return dropped(frame, first_reason(pl.coalesce(reasons), lists=("messages",), text=False))
