@@ -17,7 +17,7 @@ from typing import Any, get_args
 import click
 from rich.markup import escape
 
-from qdata import cli_look
+from qdata import cli_clean, cli_look
 from qdata.cli_base import Group, Persona, console, fraction_or_number, input_options, persona_values, sources_of
 from qdata.errors import QdataError
 from qdata.paths import name_of
@@ -204,7 +204,7 @@ def _shards_folder(inputs: Sequence[str], template: str) -> Path:
     return Path("data") / f"{names.pop()}.{Path(template).stem}"
 
 
-for _command in (cli_look.catalog, cli_look.formats, cli_look.template, cli_look.show, cli_look.verify):
+for _command in (cli_clean.clean, cli_look.catalog, cli_look.formats, cli_look.template, cli_look.show, cli_look.verify):
     main.add_command(_command)
 
 if __name__ == "__main__":

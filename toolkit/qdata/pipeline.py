@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -216,10 +216,18 @@ def parts_of(inputs: Sequence[Found], seed: int) -> Iterator[tuple[Found, list[P
 
 def local_steps(recipe: DataRecipe) -> tuple[Step, ...]:
     """The recipe's steps, then the placeholders, then `complete`. Raises QdataError with all mistakes at once."""
+    made = steps_of(recipe.steps, "data.steps")
+    if recipe.placeholders:
+        made.append(Placeholders(recipe.placeholders))
+    return (*made, Complete())
+
+
+def steps_of(tables: Sequence[Mapping[str, Any]], where: str) -> list[Step]:
+    """The steps of `[[steps]]` tables. Raises QdataError with all mistakes at once; `where` begins their addresses."""
     made: list[Step] = []
     mistakes: list[str] = []
-    for number, table in enumerate(recipe.steps):
-        address = f"data.steps[{number}]"
+    for number, table in enumerate(tables):
+        address = f"{where}[{number}]"
         if "step" not in table:
             mistakes.append(f"{address}.step: missing; wanted one of {', '.join(plugin.names(steps))}")
             continue
@@ -233,9 +241,7 @@ def local_steps(recipe: DataRecipe) -> tuple[Step, ...]:
             made.append(step)
     if mistakes:
         raise QdataError("\n  ".join(["the steps cannot be made:", *mistakes]))
-    if recipe.placeholders:
-        made.append(Placeholders(recipe.placeholders))
-    return (*made, Complete())
+    return made
 
 
 def build(
