@@ -60,20 +60,24 @@ SAME_SHAPE |= {"chinese_script", "mask_pii", "mask_pii/2", "placeholder_input/1"
 each_step = pytest.mark.parametrize("name", STEPS)
 
 WORDS = st.sampled_from(["{{name}}", "{{ NAME }}", "<AUTHOR>", "{{author}}", " ", "\n", "你", "$1", "{{x}}"])
-DIRT = st.sampled_from(  # what cleaners look for, whole and in halves
-    ["```\n", "\n~~~", "`", "<b>", "</b>", "<p>", "</p>", "<br/>", "&amp;", "lt;", "&#60;", "<!--", "-->", "  \n"]
-    + ["\n\n\n", "\u200d", "\u200b", "\U0001f469", "\U0001f680", "\u202e", "א", "\x1b[0m", "\r\n", "Ã©", "â€™", "ﬁ"]
-    + ["漢后面", "乾干坤", "を", "<noinput>", "\nN/A", "\n6. Instruction: x", "\n6. Output: y", "a@b.cn", "13812345678"]
-    + [
-        "11010519491231002X",
-        "sk-" + "a1" * 12,
-        "As an AI language model, ",
-        "我是人工智能，无法",
-        "哈" * 40,
-        "so it goes " * 20,
-    ]
-    + ["https://a.b/c", "Sum up the article\n", "Il fait beau aujourd'hui et nous allons à la mer. ", "null"]
-)
+# What cleaners look for, whole and in halves.
+MARKS = ["```\n", "\n~~~", "`", "<b>", "</b>", "<p>", "</p>", "<br/>", "&amp;", "lt;", "&#60;", "<!--", "-->", "  \n"]
+UNSEEN = ["\n\n\n", "\u200d", "\u200b", "\U0001f469", "\U0001f680", "\u202e", "א", "\x1b[0m", "\r\n", "Ã©", "â€™", "ﬁ"]
+PHRASES = [
+    "漢后面",
+    "乾干坤",
+    "を",
+    "<noinput>",
+    "\nN/A",
+    "\n6. Instruction: x",
+    "\n6. Output: y",
+    "so it goes " * 20,
+    "null",
+]
+PHRASES += ["As an AI language model, ", "我是人工智能，无法", "哈" * 40, "https://a.b/c", "Sum up the article\n"]
+PHRASES += ["Il fait beau aujourd'hui et nous allons à la mer. ", "a@b.cn", "13812345678", "11010519491231002X"]
+PHRASES += ["sk-" + "a1" * 12]
+DIRT = st.sampled_from([*MARKS, *UNSEEN, *PHRASES])
 WORDY = st.lists(WORDS | DIRT | TEXT, max_size=4).map("".join)
 
 

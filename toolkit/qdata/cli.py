@@ -204,7 +204,14 @@ def _shards_folder(inputs: Sequence[str], template: str) -> Path:
     return Path("data") / f"{names.pop()}.{Path(template).stem}"
 
 
-for _command in (cli_clean.clean, cli_look.catalog, cli_look.formats, cli_look.template, cli_look.show, cli_look.verify):
+for _command in (
+    cli_clean.clean,
+    cli_look.catalog,
+    cli_look.formats,
+    cli_look.template,
+    cli_look.show,
+    cli_look.verify,
+):
     main.add_command(_command)
 
 if __name__ == "__main__":

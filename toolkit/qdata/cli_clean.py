@@ -57,7 +57,9 @@ def _table(words: Sequence[str]) -> dict[str, Any]:
 
 @click.command(cls=Clean)
 @input_options
-@click.option("--preset", metavar="NAME|FILE.toml", help="Steps of a file: sft-en, sft-zh, preference, pretrain, yours.")
+@click.option(
+    "--preset", metavar="NAME|FILE.toml", help="Steps of a file: sft-en, sft-zh, preference, pretrain, yours."
+)
 @click.option("--step", "steps", multiple=True, metavar="NAME key=value…", callback=step_tables,
               help="One more step, behind those of the preset; docs/recipe.md lists them.")  # fmt: skip
 @click.option("--to", metavar="DIALECT", help="Dialect to write; default: the rows' own.")
@@ -106,9 +108,7 @@ def clean(
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "clean.jsonl" if dry_run else output or library.default_output(sources, "clean")
         ours = output is None and target.exists() and manifest_beside(target) is not None
-        result = library.convert(
-            sources, to, target, steps=made, replace=overwrite or ours, console=console, **options
-        )
+        result = library.convert(sources, to, target, steps=made, replace=overwrite or ours, console=console, **options)
         report.notices(console, result.inputs)
         report.set_aside(console, result.aside, ledger=not dry_run)
         report.cleaned(console, result.manifest, target, samples)

@@ -25,13 +25,10 @@ def funnel(sidecar: Path, steps: Sequence[str], samples: int) -> list[Line]:
     edited = book.filter(pl.col("action") != "dropped", pl.col("before").is_not_null())
     by_step = edited.with_columns(pl.col("step").str.split(",")).explode("step")
     dropped = book.filter(pl.col("action") == "dropped")
-    counted = pl.concat(
-        [
-            by_step.group_by("step").agg(pl.len(), pl.col("row").head(samples)).with_columns(reason=pl.lit(None, pl.String)),
-            dropped.group_by("step", "reason").agg(pl.len(), pl.col("row").head(samples)),
-        ],
-        how="diagonal",
-    ).collect()  # fmt: skip
+    counts = (pl.len(), pl.col("row").head(samples))
+    of_edits = by_step.group_by("step").agg(*counts).with_columns(reason=pl.lit(None, pl.String))
+    of_drops = dropped.group_by("step", "reason").agg(*counts)
+    counted = pl.concat([of_edits, of_drops], how="diagonal").collect()
     shown = counted["row"].explode(empty_as_null=False, keep_nulls=False).unique()
     texts = _edits(book, shown) | _dropped(sidecar, shown)
     order = {name: place for place, name in reversed(list(enumerate(steps)))}

@@ -23,7 +23,8 @@ def first_reason(judge: pl.Expr, *, lists: Sequence[str] = LISTS, text: bool = T
     """Of each row, the first thing that `judge` has against one of its messages; null where there is nothing.
 
     `judge`: an expression over the fields of MESSAGE that gives a reason or null. All messages of a part meet it as
-    one flat frame, and `before` is what stands before a message in its own row. `text`: the column of that name is judged too, as the content of a message whose role is "text".
+    one flat frame, and `before` is what stands before a message in its own row. `text`: the column of that name is
+    judged too, as the content of a message whose role is "text".
     """
     found = [_of_lists(name, judge) for name in lists]
     if text:

@@ -14,8 +14,8 @@ from qdata.rows.steps._judge import TEXT_ROLE, dropped, first_reason, said_by
 class CodeFence:
     """Drops rows in which a fence (``` or ~~~) opens a code block that no fence closes.
 
-    As CommonMark has it (spec 0.31, 4.5): what closes a block is a line of the same marks, at least as many, and nothing
-    behind them.
+    As CommonMark has it (spec 0.31, 4.5): what closes a block is a line of the same marks, at least as many, and
+    nothing behind them.
     """
 
     roles: tuple[str, ...] = field(

@@ -10,7 +10,11 @@ import polars as pl
 from qdata.rows.steps._judge import calls, dropped, first_reason
 
 # Whole answers, and answers that begin with it and explain why: "<No output. The task requires a poster>".
-_WHOLE = r"(?i)^[\s<\[({\"'`]*(?:n/?a|not applicable|null|nan|undefined|no[ \-_]?(?:output|input|answer|response)|无输出|没有输出|无回答|无答案)(?: (?:is |was )?(?:required|needed|necessary|possible|provided|available|given))?[\s>\])}\"'`.。]*$"  # fmt: skip
+_NONE = (
+    r"n/?a|not applicable|null|nan|undefined|no[ \-_]?(?:output|input|answer|response)|无输出|没有输出|无回答|无答案"
+)
+_WHY = r"(?: (?:is |was )?(?:required|needed|necessary|possible|provided|available|given))?"
+_WHOLE = rf"(?i)^[\s<\[({{\"'`]*(?:{_NONE}){_WHY}[\s>\])}}\"'`.。]*$"
 _BEGINS = r"(?i)^[\s<\[({\"'`]*no[ \-_]?output\b|^\s*[<\[({]\s*no[ \-_]?input\s*[>\])}]|^\s*n/a\s*[(\[]"
 NO_OUTPUT = f"{_WHOLE}|{_BEGINS}"
 

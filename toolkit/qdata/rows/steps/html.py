@@ -17,7 +17,8 @@ from qdata.rows.steps._texts import TEXTS, by_text, changed_where, edited, settl
 _TOPIC = (
     r"(?i)\b(?:x?html5?|xml|xslt|svg|css|jsx?|tsx|dom|php|asp|jsp|rss|bbcode|markup|markdown|javascript|typescript"
     r"|jquery|react|vue|angular|bootstrap|web ?page|web ?site|web ?site's|hyperlink|browser|front-?end|entit(?:y|ies)"
-    r"|regex|regular expression|parse[rs]?|scrap(?:e|ing)|tags?|bold|italics?|fonts?|underline[ds]?|code|programs?|images?)\b"
+    r"|regex|regular expression|parse[rs]?|scrap(?:e|ing)|tags?|bold|italics?|fonts?|underline[ds]?|code|programs?"
+    r"|images?)\b"
     r"|<(?:div|table|form|style|input|button|select|canvas|meta|link|section|nav|header|footer|textarea|iframe)\b"
     r"|网页|网站|前端|标签|超链接|浏览器|正则|爬虫|解析|<!doctype|<html|<\?xml|<\?php|</script|</head|</body"
 )

@@ -20,9 +20,9 @@ _SCRIPTS = {
     "he": r"\p{Hebrew}",
     "hi": r"\p{Devanagari}",
 }
-_SHARED = {"cyrillic": r"\p{Cyrillic}", "arabic": r"\p{Arabic}", "latin": r"\p{Latin}"}
 # Every third word of English text or so; of French, Spanish, German text hardly one in thirty.
-_ENGLISH = r"(?i)\b(?:the|and|of|to|is|are|was|were|in|that|for|it|with|you|this|have|has|be|from|can|your|by|which|what|how|when|not|an?)\b"  # fmt: skip
+_ENGLISH = r"(?i)\b(?:the|and|of|to|is|are|was|were|in|that|for|it|with|you|this|have|has|be|from|can|your|by|which"
+_ENGLISH += r"|what|how|when|not|an?)\b"
 _CODE = r"(?s)```.*?(?:```|$)|`[^`\n]*`|https?://\S+"
 _HEAD = 2000  # characters that are looked at: the language does not change behind them
 
@@ -39,7 +39,7 @@ class Language:
 
     allowed: tuple[str, ...] = field(default=("zh", "en"), metadata={"help": "codes of ISO 639-1: zh, en, ja, fr …"})
     min_letters: int = field(
-        default=40, metadata={"help": "of shorter texts nothing is said; Chinese ones count tenfold"}
+        default=40, metadata={"help": "of shorter texts nothing is said; Han counts tenfold, kana and Hangul threefold"}
     )
     confidence: float = field(default=0.9, metadata={"help": "how sure py3langid has to be, 0 to 1"})
     roles: tuple[str, ...] = field(
@@ -83,13 +83,16 @@ class Language:
         """A code, "?" where the script has several languages, null where there are too few letters to tell."""
         letters = text.str.count_matches(r"\p{L}").cast(pl.Int64)
         han = text.str.count_matches(r"\p{Han}").cast(pl.Int64)
-        out = pl.when(letters + 9 * han < self.min_letters).then(None)
-        kana = text.str.count_matches(_SCRIPTS["ja"])
-        out = out.when((kana > 0) & (kana + han > 0.3 * letters) & (kana > 0.1 * han)).then(pl.lit("ja"))
-        out = out.when(han > 0.3 * letters).then(pl.lit("zh"))  # a Chinese text may be full of English names
-        for code, script in _SCRIPTS.items():
-            out = out.when(text.str.count_matches(script) > 0.5 * letters).then(pl.lit(code))
-        return out.when(letters < self.min_letters).then(None).otherwise(pl.lit("?"))
+        kana = text.str.count_matches(_SCRIPTS["ja"]).cast(pl.Int64)
+        # a Chinese text may be full of English names
+        rules = [
+            pl.when((kana > 0.1 * han) & (kana + han > 0.3 * letters)).then(pl.lit("ja")),
+            pl.when(han > 0.3 * letters).then(pl.lit("zh")),
+            *(pl.when(text.str.count_matches(s) > 0.5 * letters).then(pl.lit(code)) for code, s in _SCRIPTS.items()),
+            pl.when(letters >= self.min_letters).then(pl.lit("?")),
+        ]
+        hangul = text.str.count_matches(_SCRIPTS["ko"]).cast(pl.Int64)
+        return pl.when(letters + 9 * han + 2 * (kana + hangul) >= self.min_letters).then(pl.coalesce(rules))
 
     def _asked(self, text: str) -> str | None:
         code, sure = _identifier().classify(text)

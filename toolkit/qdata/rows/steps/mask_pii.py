@@ -17,8 +17,14 @@ Kind = Literal["key", "email", "id_card", "phone"]
 _RESERVED = re.compile(
     r"@(?:[\w.-]+\.)?(?:example\.(?:com|org|net)|[\w-]+\.(?:example|test|invalid|localhost))\Z", re.I
 )
-_EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])", re.A)  # fmt: skip
-_ID_CARD = re.compile(r"(?<![0-9A-Za-z])[1-9][0-9]{5}(?:18|19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])[0-9]{3}[0-9Xx](?![0-9A-Za-z])")  # fmt: skip
+_EMAIL = re.compile(
+    r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])",
+    re.A,
+)
+_ID_CARD = re.compile(
+    r"(?<![0-9A-Za-z])[1-9][0-9]{5}(?:18|19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
+    r"[0-9]{3}[0-9Xx](?![0-9A-Za-z])"
+)
 _KEY = re.compile(
     r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----.*?(?:-----END (?:[A-Z0-9]+ )*PRIVATE KEY-----|\Z)"
     r"|(?<![\w-])(?:sk-(?:ant-|proj-|or-)?[A-Za-z0-9_-]{20,}|(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36,}"
@@ -76,14 +82,12 @@ class MaskPii:
         """
         if self.do == "mask":
             return edited(frame, self._masked)
-        holds = [
-            pl.when(pl.col(text).map_batches(lambda s, k=kind: self._holds(k, s), pl.Boolean)).then(
-                pl.lit(f"mask_pii.{kind}")
-            )
-            for kind in self.kinds
-            for text in TEXTS
-        ]
+        holds = [self._reason(kind, text) for kind in self.kinds for text in TEXTS]
         return dropped(frame, first_reason(pl.coalesce(holds)))
+
+    def _reason(self, kind: Kind, text: str) -> pl.Expr:
+        held = pl.col(text).map_batches(lambda texts: self._holds(kind, texts), pl.Boolean)
+        return pl.when(held).then(pl.lit(f"mask_pii.{kind}"))
 
     def _masked(self, texts: pl.Series) -> pl.Series:
         may = "|".join(_MAY[kind] for kind in self.kinds)

@@ -12,7 +12,8 @@ from qdata.rows.steps._texts import changed_where, edited
 
 # "6. Instruction: …" on a line of its own behind an answer; self-instruct prompts number their tasks like this.
 _NUMBERED = r"(?i)\n[\s#*/;.\-]*[0-9]{1,3}\s*[.)、]\s*(?:Instruction|指令)\s*[:：]"
-_NEXT = r"(?i)\n[\s#*/;\-]*(?:Instruction|指令)\s*[:：][^\n]*\n(?:[^\n]*\n){0,6}?[\s#*0-9.)]*(?:Input|Output|输入|输出)\s*[:：]"
+_NEXT = r"(?i)\n[\s#*/;\-]*(?:Instruction|指令)\s*[:：][^\n]*\n"
+_NEXT += r"(?:[^\n]*\n){0,6}?[\s#*0-9.)]*(?:Input|Output|输入|输出)\s*[:：]"
 _LABELS = r"(?i)\n[\s#*/;.\-]*[0-9]{1,3}\s*[.)、]\s*(?:Input|Output|输入|输出)\s*[:：]"
 _ANY = f"{_NUMBERED}|{_NEXT}|{_LABELS}"
 
@@ -49,5 +50,5 @@ class MergedInstructions:
 
 
 def _trimmed(texts: pl.Series) -> pl.Series:
-    rest = rf"(?s)[\s#*/;.\-]*(?:{_ANY}).*$"
+    rest = rf"(?s)[\s#*/;\-]*(?:{_ANY}).*$"
     return changed_where(texts, _ANY, lambda some: some.str.replace(rest, ""))

@@ -13,7 +13,10 @@ from qdata.rows.steps._texts import changed_where, edited
 Kind = Literal["no_input", "url_input"]
 _OPEN, _CLOSE = r"[<\[({\"'`“‘]*\s*", r"\s*[>\])}\"'`”’]*"
 # "No input", "<noinput>.", "(no input)", "No input required.", "<N/A>", "<none>", 无输入 … as the last line.
-_WORDS = r"(?:no[ \-_]?inputs?(?: (?:is |was )?(?:required|needed|necessary|provided|given))?|noinpute?|not applicable|n/a|none|无输入|没有输入|无需输入|无输入内容)"
+_WORDS = (
+    r"(?:no[ \-_]?inputs?(?: (?:is |was )?(?:required|needed|necessary|provided|given))?|noinpute?|not applicable|n/a"
+)
+_WORDS += r"|none|无输入|没有输入|无需输入|无输入内容)"
 _LAST_LINE = rf"(?i)(?:^|\n)[ \t]*{_OPEN}{_WORDS}{_CLOSE}[ \t]*[.,;?。，]?\s*$"
 _CAPITALS = r"\n[ \t]*NA\s*$"  # written small it is a word of many languages
 _TAG = r"(?i)\s*<\s*no[ \-_]?input\s*>?\s*[.,;?0-9]{0,3}\s*$"  # behind other words of the last line too
@@ -80,8 +83,8 @@ def _trimmed(texts: pl.Series) -> pl.Series:
         for _ in range(3):  # one behind the other
             text = text.str.replace(NO_INPUT, "")
         made = some.to_frame("t").select(text)["t"]
-        again = made.str.contains(NO_INPUT)
-        return some.zip_with(again, made)  # a text of nothing but placeholders goes on, and so it stays
+        stays = made.str.contains(NO_INPUT) | (made.str.strip_chars() == "")  # nothing but placeholders
+        return some.zip_with(stays, made)
 
     return changed_where(texts, NO_INPUT, without)
 

@@ -16,15 +16,15 @@ class RoleOrder:
     """Drops conversations in which question and answer do not alternate, with a reason that says what is wrong.
 
     Wanted: system messages at the beginning, then user and assistant in turn; between them calls of tools and their
-    results, several if need be. How a conversation ends is the business of `trailing_question` and `complete`.
-    merge_turns and leading_answer repair some of it; they come before.
+    results, several if need be; an answer at the end, unless the row is a pair of answers to choose from.
+    merge_turns, leading_answer and trailing_question repair some of it; they come before.
     """
 
     edits: ClassVar[bool] = False
 
     def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Reasons: `role_order.unknown_role`, `.late_system`, `.starts_with_answer`, `.starts_with_tool`,
-        `.repeated_user`, `.repeated_assistant`, `.result_without_call`.
+        `.repeated_user`, `.repeated_assistant`, `.result_without_call`, `.unanswered`.
 
         >>> from qdata.rows.steps._turns import example, shown
         >>> shown(RoleOrder()(example("user: a", "user: b", "assistant: c")))
@@ -45,4 +45,7 @@ class RoleOrder:
             "result_without_call": (who == "tool") & ~called,
         }
         reasons = [pl.when(holds).then(pl.lit(f"role_order.{name}")) for name, holds in wrong.items()]
-        return dropped(frame, first_reason(pl.coalesce(reasons), lists=("messages",), text=False))
+        first_wrong = first_reason(pl.coalesce(reasons), lists=("messages",), text=False)
+        last = pl.col("messages").list.last().struct.field("role")
+        open_end = pl.col("chosen").is_null() & last.is_in(["user", "tool"])
+        return dropped(frame, pl.coalesce(first_wrong, pl.when(open_end).then(pl.lit("role_order.unanswered"))))
