@@ -30,7 +30,7 @@ class RoleOrder:
         >>> shown(RoleOrder()(example("user: a", "user: b", "assistant: c")))
         ['role_order.repeated_user']
         >>> shown(RoleOrder()(example("user: a", "assistant!: ", "tool: b", "tool: c", "assistant: d")))
-        ['user: a', 'assistant!: ', 'tool: b', 'tool: c', 'assistant: d']
+        ['user: a', 'assistant: ', 'tool: b', 'tool: c', 'assistant: d']
         """
         who, earlier = pl.col("role"), before(pl.col("role"))
         first = earlier.is_null() | (earlier == "system")
