@@ -43,26 +43,65 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"texts": (Choice(of={"s": "one"}), Choice(of={"t": "other"})), "do": "fill", "seed": 7},
     ],
     "system_card": [{"card": {"name": "Mia $1", "description": "{{char}} and {{user}}"}, "user": "\\1"}],
+    "fix_text": [{}, {"everything": True}],
+    "normalize": [{}, {"form": "NFKC"}],
+    "whitespace": [{}, {"trailing": False, "blank_lines": 0}],
+    "html": [{}, {"tags": False}, {"entities": False}],
+    "chinese_script": [{}, {"to": "traditional"}, {"to": "taiwan"}, {"to": "hong_kong"}],
+    "mask_pii": [{}, {"do": "drop"}, {"kinds": ("email", "key")}],
+    "boilerplate": [{}, {"patterns": ("a.", "[你]"), "roles": ("user", "assistant")}],
+    "placeholder_input": [{}, {"do": "trim"}, {"kinds": ("url_input",)}],
+    "merged_instructions": [{}, {"do": "trim"}],
+    "tool_json": [{}, {"do": "drop"}],
+    "length": [
+        {"min_answer": 2},
+        {"max_question": 3, "max_answer": 3, "max_system": 2, "max_text": 3, "max_messages": 2},
+    ],
+    "length_ratio": [{}, {"min": 0.5, "max": 2.0}],
+    "repetition": [{}, {"characters": 2, "phrases": 0.1, "lines": 0.1, "n": 1}, {"phrases": 1.0, "lines": 1.0}],
+    "language": [{}, {"allowed": ("en",), "min_letters": 1, "confidence": 0.0}],
+    "word_list": [{}, {"words": ("a", "你", "<name>")}, {"words": ("A", "{{name}}", "{{Ä}}"), "ignore_case": False}],
 }
 STEPS = {
     f"{name}/{number}" if number else name: plugin.find(steps, name)(**settings)
     for name in plugin.names(steps)
     for number, settings in enumerate(SETTINGS.get(name, [{}]))
 }
-SAME_SHAPE = {"placeholders", "strip", "identity"}  # steps that edit texts only
+# Steps that edit texts only.
+SAME_SHAPE = {"placeholders", "strip", "identity", "fix_text", "normalize", "control_characters", "whitespace", "html"}
+SAME_SHAPE |= {"chinese_script", "mask_pii", "mask_pii/2", "placeholder_input/1", "merged_instructions/1", "tool_json"}
 ADD_A_SYSTEM = {"system_set", "system_pool", "system_card"}
 each_step = pytest.mark.parametrize("name", STEPS)
 
 WORDS = st.sampled_from(["{{name}}", "{{ NAME }}", "<AUTHOR>", "{{author}}", " ", "\n", "你", "$1", "{{x}}"])
-WORDY = st.lists(WORDS | TEXT, max_size=4).map("".join)
+# What cleaners look for, whole and in halves.
+MARKS = ["```\n", "\n~~~", "`", "<b>", "</b>", "<p>", "</p>", "<br/>", "&amp;", "lt;", "&#60;", "<!--", "-->", "  \n"]
+UNSEEN = ["\n\n\n", "\u200d", "\u200b", "\U0001f469", "\U0001f680", "\u202e", "א", "\x1b[0m", "\r\n", "Ã©", "â€™", "ﬁ"]
+PHRASES = [
+    "漢后面",
+    "乾干坤",
+    "を",
+    "<noinput>",
+    "\nN/A",
+    "\n6. Instruction: x",
+    "\n6. Output: y",
+    "so it goes " * 20,
+    "null",
+]
+PHRASES += ["As an AI language model, ", "我是人工智能，无法", "哈" * 40, "https://a.b/c", "Sum up the article\n"]
+PHRASES += ["Il fait beau aujourd'hui et nous allons à la mer. ", "a@b.cn", "13812345678", "11010519491231002X"]
+PHRASES += ["sk-" + "a1" * 12]
+DIRT = st.sampled_from([*MARKS, *UNSEEN, *PHRASES])
+WORDY = st.lists(WORDS | DIRT | TEXT, max_size=4).map("".join)
 
 
 @st.composite
 def rows(draw: st.DrawFn) -> dict[str, Any]:
-    """Conversations with white space and placeholders in them, some of them dropped already."""
+    """Conversations with white space, placeholders and dirt in them, some of them dropped already."""
     row = draw(conversations())
     for column in ("messages", "chosen", "rejected"):
         row[column] = row[column] and [t | {"content": t["content"] and draw(WORDY)} for t in row[column]]
+    row["text"] = row["text"] and draw(WORDY)
     return row | {"drop": draw(st.none() | st.just("earlier.reason"))}
 
 
@@ -93,7 +132,7 @@ def test_what_a_step_may_do(name: str, before: pl.DataFrame) -> None:
     step = STEPS[name]
     out = after(step, before)
     assert out.schema == schema.CONVERSATION
-    same = ["row", "source", "content_hash", "tools", "label", "text", "score", "extra"]
+    same = ["row", "source", "content_hash", "tools", "label", "score", "extra", *([] if step.edits else ["text"])]
     assert out.select(same).equals(before.select(same))
     taken = before["drop"].is_not_null()
     assert out["drop"].filter(taken).equals(before["drop"].filter(taken))

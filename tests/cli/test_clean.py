@@ -1,0 +1,174 @@
+"""`qdata clean` as it is typed: presets, steps, the funnel, and that the ledger explains every row."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from tests.cli.test_convert import qdata, refused, write
+
+from qdata import pipeline, preset
+from qdata.paths import shipped
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands write below the current directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+def row(question: str, answer: str, **more: Any) -> dict[str, Any]:
+    return {"instruction": question, "input": "", "output": answer, **more}
+
+
+ROWS = [
+    row("Greet me.", "HellÃ©!\u200b"),
+    row("Name a colour.\n<noinput>", "Red", note={"kept": 1}),
+    row("Sum up the article.\nhttps://a.org/b", "It is about whales."),
+    row("Why?", "As an AI language model, I cannot know."),
+    row("Draw a cat.", "<nooutput>"),
+    row("Say hi.", "Hi, and welcome."),
+]
+
+
+def lines(path: str) -> list[Any]:
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def book(path: str) -> dict[str, tuple[Any, ...]]:
+    frame = pl.read_parquet(f"{path}.qdata/ledger.parquet")
+    return {
+        r.rpartition("#")[2]: tuple(rest) for r, *rest in frame.select("row", "action", "step", "reason").iter_rows()
+    }
+
+
+def test_a_preset_cleans_and_the_ledger_explains() -> None:
+    """Rows stay in their dialect, with columns nobody knows; every other row is edited or dropped with a reason."""
+    write("rows.jsonl", ROWS)
+    done = qdata("clean", "rows.jsonl", "--preset", "sft-en")
+    out = "data/rows.clean.jsonl"
+    assert [(r["instruction"], r["output"]) for r in lines(out)] == [
+        ("Greet me.", "Hellé!"),
+        ("Name a colour.", "Red"),
+        ("Say hi.", "Hi, and welcome."),
+    ]
+    assert lines(out)[1]["note"] == {"kept": 1}
+    assert book(out) == {
+        "1": ("edited", "fix_text,control_characters", None),
+        "2": ("edited", "placeholder_input", None),
+        "3": ("dropped", "placeholder_input", "url_input"),
+        "4": ("dropped", "boilerplate", "as_an_ai"),
+        "5": ("dropped", "empty_turn", "no_output"),
+        "6": ("kept", None, None),
+    }
+    assert "1 edited  fix_text" in done.stderr and "1 dropped boilerplate.as_an_ai" in done.stderr
+    assert "HellÃ©!\\u200b → Hellé!" in done.stderr, "what nobody sees is written out"
+    assert "6 rows in: 3 kept (2 edited), 3 dropped" in done.stderr
+    again = qdata("clean", out, "--preset", "sft-en", "-o", "again.jsonl")
+    assert "3 rows in: 3 kept, 0 dropped" in again.stderr
+    assert Path("again.jsonl").read_bytes() == Path(out).read_bytes()
+
+
+def test_steps_are_named_on_the_command_line() -> None:
+    """With their settings as TOML or as bare words, in order, behind those of a preset."""
+    write("rows.jsonl", ROWS)
+    words = ["--step", "length", "min_answer=4", "max_answer=100", "--step", "placeholder_input", "do=trim"]
+    qdata("clean", "rows.jsonl", *words, "--step", "boilerplate", 'patterns=["welcome"]', "-o", "out.jsonl")
+    assert book("out.jsonl")["2"] == ("dropped", "length", "answer_too_short")
+    assert book("out.jsonl")["6"] == ("dropped", "boilerplate", "own_pattern")
+    facts = json.loads(Path("out.jsonl.qdata/manifest.json").read_text(encoding="utf-8"))
+    assert [name for name, _ in facts["steps"]] == ["length", "placeholder_input", "boilerplate"]
+    assert facts["steps"][0][1]["min_answer"] == 4
+
+
+def test_a_dry_run_writes_nothing() -> None:
+    """It shows the same funnel."""
+    write("rows.jsonl", ROWS)
+    before = sorted(Path().rglob("*"))
+    done = qdata("clean", "rows.jsonl", "--preset", "sft-en", "--dry-run", "--json")
+    assert sorted(Path().rglob("*")) == before
+    assert "nothing was written" in done.stderr and "1 dropped empty_turn.no_output" in done.stderr
+    assert json.loads(done.stdout)["rows"]["kept"] == 3
+
+
+def test_another_dialect_and_a_preset_of_ones_own() -> None:
+    """A shipped preset is a file to copy."""
+    write("rows.jsonl", ROWS)
+    shutil.copy(shipped("recipes/presets") / "sft-en.toml", "mine.toml")
+    qdata("clean", "rows.jsonl", "--preset", "mine.toml", "--to", "messages", "-o", "out.jsonl")
+    assert lines("out.jsonl")[1]["messages"][0] == {"role": "user", "content": "Name a colour."}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "no steps: wanted --preset (preference, pretrain, sft-en, sft-zh, or a .toml file) or --step NAME"),
+        (["--preset", "sft-eng"], "no preset is called 'sft-eng'. Did you mean 'sft-en' or 'sft-zh'?"),
+        (["--preset", "none.toml"], "none.toml: no such recipe."),
+        (["--step", "lenght"], "--step[0].step: no step is called 'lenght'. Did you mean 'length'?"),
+        (["--step", "length", "min=3"], "--step[0].min: no such key."),
+        (["--step", "length", "min_answer=few"], "--step[0].min_answer: wanted a whole number, got 'few'"),
+        (["--step", "strip", "--step", "length", "a=1", "a=2"], "--step length: a is given twice"),
+        (["--step", "word_list", "file=gone.txt"], "gone.txt: cannot be read"),
+    ],
+)
+def test_a_mistake_is_one_message(words: list[str], told: str) -> None:
+    """Before any work, and nothing is left behind."""
+    write("rows.jsonl", ROWS)
+    assert told in " ".join(refused("clean", "rows.jsonl", *words).split())
+
+
+def test_all_mistakes_of_a_preset_at_once() -> None:
+    """Keys of the file, and what its steps may be set to."""
+    write("rows.jsonl", ROWS)
+    Path("bad.toml").write_text('aboutt = "x"\nsteps = []\n', encoding="utf-8")
+    assert "bad.toml.aboutt: no such key. Did you mean 'about'?" in refused(
+        "clean", "rows.jsonl", "--preset", "bad.toml"
+    )
+    Path("bad.toml").write_text('[[steps]]\nstep = "strip"\nx = 1\n[[steps]]\ndo = 1\n', encoding="utf-8")
+    told = refused("clean", "rows.jsonl", "--preset", "bad.toml")
+    assert "bad.toml: steps[0].x: no such key" in told and "bad.toml: steps[1].step: missing" in told
+    Path("bad.toml").write_text('about = "x"\n', encoding="utf-8")
+    assert "bad.toml.steps: empty" in refused("clean", "rows.jsonl", "--preset", "bad.toml")
+
+
+@pytest.mark.parametrize("name", preset.names())
+def test_a_shipped_preset_is_right(name: str) -> None:
+    """It says what it is for, and its steps can be made; one that only drops stands behind those that edit."""
+    loaded = preset.load(name)
+    assert loaded.about
+    assert pipeline.steps_of(loaded.steps, name)
+
+
+def test_workers_do_not_matter() -> None:
+    """The same bytes from one and from two."""
+    write("a.jsonl", ROWS * 3)
+    write("b.jsonl", ROWS[::-1])
+    for workers in ("1", "2"):
+        qdata("clean", "a.jsonl", "b.jsonl", "--preset", "sft-zh", "--workers", workers, "-o", f"out{workers}.jsonl")
+    assert Path("out1.jsonl").read_bytes() == Path("out2.jsonl").read_bytes()
+
+
+def test_alpaca_against_what_people_found(real_data: Path, tmp_path: Path) -> None:
+    """Every class that rules can see: recall 0.95 or more; under 2 % of other rows touched; the rest byte-identical."""
+    from benchmarks.clean import score
+
+    result = score(real_data, tmp_path)
+    assert len(result["classes"]) == 6
+    assert {name: one["recall"] >= 0.95 for name, one in result["classes"].items()} == dict.fromkeys(
+        result["classes"], True
+    )
+    assert result["unlisted_touched_share"] < 0.02
+    assert result["untouched"] > 50_000 and result["untouched_not_identical"] == 0
+
+
+def test_the_real_rows_that_do_not_alternate_are_explained(real_data: Path) -> None:
+    """Seven of sharegpt_zh end on a question."""
+    file = real_data / "multiturn/sharegpt_zh_1K_format.jsonl"
+    qdata("clean", file, "--step", "role_order", "-o", "out.jsonl")
+    dropped = [(step, why) for action, step, why in book("out.jsonl").values() if action == "dropped"]
+    assert dropped == [("role_order", "unanswered")] * 7

@@ -1,0 +1,286 @@
+"""What cleaning steps do to a text, one line each: what must change, and what looks alike and must not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from tests.rows.test_steps import after
+from tests.test_schema import conversation, frame, turn
+
+from qdata import plugin
+from qdata.errors import QdataError
+from qdata.rows import steps
+
+
+def step(name: str, **settings: Any) -> Any:
+    return plugin.find(steps, name)(**settings)
+
+
+def edited(name: str, text: str, **settings: Any) -> Any:
+    """What becomes of an answer; the pretraining text beside it fares the same."""
+    out = after(step(name, **settings), frame([conversation([turn("assistant", text)], text=text)]))
+    said = out["messages"][0][0]["content"]
+    assert out["text"][0] == said
+    return said
+
+
+def reason(name: str, *turns: tuple[str, str | None], text: str | None = None, **settings: Any) -> Any:
+    """Why a conversation is dropped, without the step's name; or None."""
+    messages = [turn(*one) for one in turns] or None
+    (drop,) = after(step(name, **settings), frame([conversation(messages, text=text)]))["drop"]
+    return drop and drop.removeprefix(f"{name}.")
+
+
+ZWJ, SHY = "\u200d", "\u00ad"
+EDITS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("fix_text", "Ã©tÃ© âœ” dâ€™accord", "été ✔ d’accord", {}),
+    ("fix_text", "“好”，全角！ ﬁ &amp;", "“好”，全角！ ﬁ &amp;", {}),
+    ("fix_text", "“a” ﬁ &amp;", '"a" fi &', {"everything": True}),
+    ("normalize", "e\u0301 ½，", "é ½，", {}),
+    ("normalize", "ｅ，²", "e,2", {"form": "NFKC"}),
+    ("control_characters", f"a\x00b\x07c\u200bd\ufeffe{SHY}f\x1b[31mg\x1b[0m\x7f", "abcdefg", {}),
+    ("control_characters", "a\r\nb\rc\x0bd\u2028e\x85f\tg\n", "a\nb\nc\nd\ne\nf\tg\n", {}),
+    ("control_characters", f"👩{ZWJ}🚀 👩🏽{ZWJ}🚀 ❤️{ZWJ}🔥 क्{ZWJ}ष می\u200cخواهم", None, {}),
+    ("control_characters", f"a{ZWJ}b {ZWJ}c \u200c", "ab c ", {}),
+    ("control_characters", "שלום\u200f!", None, {}),
+    ("control_characters", "left\u202eright\u200e", "leftright", {}),
+    ("control_characters", "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f", None, {}),
+    ("control_characters", "hidden\U000e0068\U000e0069", "hidden", {}),
+    ("whitespace", "a \t\n\n\n\nb\u3000\n c ", "a\n\nb\n c", {}),
+    ("whitespace", "a  \nb", None, {"trailing": False}),
+    ("whitespace", "x  \n```py\na  \n\n\n\nb\n```\n\n\n\ny", "x\n```py\na  \n\n\n\nb\n```\n\ny", {}),
+    ("whitespace", "x\n~~~\na  \n\n\n\n never closed  ", None, {}),
+    ("html", "a<br>b<br/>\nc", "a\nb\nc", {}),
+    ("html", "Tom &amp; Jerry&nbsp;&#39;s &lt;3 &amp;amp; &bogus; AT&T", "Tom & Jerry 's <3 & &bogus; AT&T", {}),
+    ("html", "<p>one</p><p class='x'>two <i>three</i></p>", "\none\n\ntwo three\n", {}),
+    ("html", "a <T> b <name> Map<String, a> <b> c < d", None, {}),
+    ("html", "`<b>x</b>` and\n```\n<p>x</p> &amp;\n```\n", None, {}),
+    ("html", "In HTML you write <b>x</b>.", None, {}),
+    ("html", "在网页里写 <b>x</b>。", None, {}),
+    ("html", "<b></b>", None, {}),
+    ("html", "<i>a</i> &amp;", "<i>a</i> &", {"tags": False}),
+    ("html", "<i>a</i> &amp;", "a &amp;", {"entities": False}),
+    ("chinese_script", "後來我們發現頭髮", "后来我们发现头发", {}),
+    ("chinese_script", "日本の漢字學校", None, {}),
+    ("chinese_script", "头发发现", "頭髮發現", {"to": "traditional"}),
+    ("mask_pii", "写信给 zhang.san@qq.com，或打 138-1234-5678。", "写信给 [EMAIL]，或打 [PHONE]。", {}),
+    ("mask_pii", "身份证11010519491231002X，", "身份证[ID_CARD]，", {}),
+    ("mask_pii", "身份证110105194912310021，2024-11-22 10:00，圆周率3.1415926535，192.168.100.100", None, {}),
+    ("mask_pii", "call (202) 456-1111 or +44 20 7946 0958", "call [PHONE] or [PHONE]", {}),
+    ("mask_pii", "me@example.com, a@b, 9508735610, 14.285714285, 255.255.255.0", None, {}),
+    ("mask_pii", "key sk-" + "aB3" * 10 + ", ghp_" + "a1" * 18, "key [KEY], [KEY]", {}),
+    ("mask_pii", "a@mail.cn 13812345678", "[EMAIL] 13812345678", {"kinds": ("email",)}),
+    ("merged_instructions", "An answer.\n##\n6. Instruction: More\n6. Input:\n-", "An answer.", {"do": "trim"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text", "wanted", "settings"), EDITS)
+def test_what_an_edit_does(name: str, text: str, wanted: str | None, settings: dict[str, Any]) -> None:
+    """The text afterwards; None: not a letter is touched."""
+    if settings.get("do") == "trim":
+        out = after(step(name, **settings), frame([conversation([turn("assistant", text)])]))
+        assert out["messages"][0][0]["content"] == wanted
+    else:
+        assert edited(name, text, **settings) == (text if wanted is None else wanted)
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning"])
+def test_reasoning_and_answers_to_choose_from_are_edited_too(field: str) -> None:
+    """All three lists of messages."""
+    lists = {name: [turn("assistant", "a") | {field: "Ã©"}] for name in ("chosen", "rejected")}
+    out = after(step("fix_text"), frame([conversation([turn("user", "a") | {field: "Ã©"}], **lists)]))
+    assert [out[name][0][0][field] for name in ("messages", *lists)] == ["é"] * 3
+
+
+@pytest.mark.parametrize("name", ["in-the-wild", "known-failures", "negative", "synthetic"])
+def test_real_mojibake_is_repaired(real_data: Path, name: str) -> None:
+    """Every case that ftfy is expected to pass, its encoding by default, and all else when asked for."""
+    cases = json.loads((real_data / "messy" / f"{name}.json").read_text(encoding="utf-8"))
+    for case in (one for one in cases if one["expect"] == "pass"):
+        assert edited("fix_text", case["original"]) == case.get("fixed-encoding", case["fixed"]), case["label"]
+        assert edited("fix_text", case["original"], everything=True) == case["fixed"], case["label"]
+
+
+@pytest.mark.parametrize(
+    ("question", "wanted"),
+    [
+        *((f"Name a colour.\n{p}", "Name a colour.") for p in ("<noinput>", "No input", "no input required.", "N/A"))
+        , *((f"Name a colour.\n{p}", "Name a colour.") for p in ('"<noinput>"', "`<no input>`", "(None)", "无输入"))
+        , ("Complete it.\nIt is a <noinput>", "Complete it.\nIt is a"),
+        ("Translate.\nThere was no input from the user.", None),
+        ("What does N/A mean?", None), ("Translate to English.\nna und", None), ("<noinput>", None),
+        ("Which?\nSodium (Na) or none of them", None),
+    ],
+)  # fmt: skip
+def test_placeholders_are_taken_off_questions(question: str, wanted: str | None) -> None:
+    """At the end of the question, and only there; the answer may hold what it likes."""
+    row = conversation([turn("user", question), turn("assistant", "<noinput>")])
+    out = after(step("placeholder_input", do="trim"), frame([row]))["messages"][0]
+    assert [m["content"] for m in out] == [question if wanted is None else wanted, "<noinput>"]
+
+
+@pytest.mark.parametrize(
+    ("question", "wanted"),
+    [
+        ("Sum up the article.\nhttps://a.org/b", "url_input"),
+        ("Describe the painting.\n![alt](https://a.org/b.jpg)", "url_input"),
+        ("Summarize this article: https://a.org/b", "url_input"),
+        ("总结这篇文章 https://a.org/b", "url_input"),
+        ("Write a tweet.\n<noinput>", "no_input"),
+        ("Find the domain of the URL.\nhttps://a.org/b", None),
+        ("Shorten the URL https://a.org/b", None),
+        ("Sum up: I read https://a.org yesterday, and it told me much about whales and the sea.", None),
+    ],
+)
+def test_questions_about_what_nobody_shows_are_dropped(question: str, wanted: str | None) -> None:
+    """A link that is to be read, and no link that is to be written about."""
+    assert reason("placeholder_input", ("user", question), ("assistant", "a")) == wanted
+
+
+ASK = ("user", "Why is the sky blue?")
+FILTERS: list[tuple[str, tuple[str, str | None], str | None, dict[str, Any]]] = [
+    ("boilerplate", ("assistant", "I'm sorry, but as an AI language model I cannot eat."), "as_an_ai", {}),
+    ("boilerplate", ("assistant", "As a large language model, I am unable to draw."), "as_an_ai", {}),
+    ("boilerplate", ("assistant", "抱歉，作为AI语言模型，我没有味觉。"), "as_an_ai", {}),
+    ("boilerplate", ("assistant", "我是一个由OpenAI训练的大型语言模型，无法上网。"), "as_an_ai", {}),
+    ("boilerplate", ("assistant", "My knowledge cutoff is 2021."), "knowledge_cutoff", {}),
+    ("boilerplate", ("assistant", "AI is used in medicine as an aid. 人工智能是一门学科。"), None, {}),
+    ("boilerplate", ("assistant", "As an aircraft engineer, I like language."), None, {}),
+    ("boilerplate", ("assistant", "Hope this helps!"), "own_pattern", {"patterns": ("(?i)hope this helps",)}),
+    ("empty_turn", ("assistant", " \n"), "no_answer", {}),
+    ("empty_turn", ("assistant", None), "no_answer", {}),
+    ("empty_turn", ("assistant", "N/A"), "no_output", {}),
+    ("empty_turn", ("assistant", "<No Output - this is a visual task.>"), "no_output", {}),
+    ("empty_turn", ("assistant", "None."), None, {}),
+    ("empty_turn", ("assistant", "No outputs differ between the two."), None, {}),
+    ("empty_turn", ("user", ""), "no_question", {}),
+    ("merged_instructions", ("assistant", "Blue.\n\n12. Instruction: Next\n12. Input:\nx"), "second_instruction", {}),
+    ("merged_instructions", ("assistant", "Instruction: Fill the mug."), None, {}),
+    ("merged_instructions", ("assistant", "1. Input: a\n2. Process: b"), None, {}),
+    ("code_fence", ("assistant", "See:\n```py\nx = 1"), "not_closed", {}),
+    ("code_fence", ("assistant", "````\n```\n````\n\n- a\n  ```\n  x\n  ```"), None, {}),
+    ("code_fence", ("assistant", "```x``` is inline"), None, {}),
+    ("code_fence", ("user", "```"), None, {}),
+    ("length", ("assistant", "ab "), "answer_too_short", {"min_answer": 3}),
+    ("length", ("assistant", "你好吗你"), "answer_too_long", {"max_answer": 3}),
+    ("length", ("system", "abcd"), "system_too_long", {"max_system": 3}),
+    ("length", ("assistant", "a"), "too_many_messages", {"max_messages": 1}),
+    ("length_ratio", ("assistant", "x" * 100), "answer_too_long", {"max": 2.0}),
+    ("length_ratio", ("assistant", "x"), "answer_too_short", {"min": 0.5}),
+    ("repetition", ("assistant", "Why is the sky blue?"), "parrot", {}),
+    ("repetition", ("assistant", "哈" * 40), "characters", {}),
+    ("repetition", ("assistant", "0" * 40 + " " + "-" * 80), None, {}),
+    ("repetition", ("assistant", "the sky is blue because it is blue, " * 6), "phrases", {}),
+    ("repetition", ("assistant", "天空是蓝色的因为它是蓝色的，" * 8), "phrases", {}),
+    ("repetition", ("assistant", "A line that comes again.\n" * 6), "lines", {"phrases": 1.0}),
+    ("repetition", ("assistant", " ".join(f"word{n}" for n in range(200))), None, {}),
+    ("repetition", ("assistant", "[" + "0, " * 60 + "1]"), None, {}),
+    ("repetition", ("assistant", "<tr>\n<td>Row</td>\n" * 9), None, {"phrases": 1.0}),
+    ("language", ("assistant", "Le ciel est bleu parce que la lumière du soleil est diffusée par l'air."), "fr", {}),
+    ("language", ("assistant", "Небо голубое, потому что воздух рассеивает солнечный свет во все стороны."), "ru", {}),
+    ("language", ("assistant", "空が青いのは、空気が光を散乱させるからです。"), "ja", {}),
+    ("language", ("assistant", "天空是蓝色的，因为空气散射阳光。"), None, {}),
+    ("language", ("assistant", "天空是蓝色的，因为空气散射阳光。"), "zh", {"allowed": ("en",)}),
+    ("language", ("assistant", "하늘은 공기가 햇빛을 산란시키기 때문에 파랗습니다."), "ko", {}),
+    ("language", ("assistant", "```\nprint('bonjour tout le monde, comment allez-vous')\n```\nx = 1"), None, {}),
+    ("language", ("assistant", "Oui."), None, {}),
+    ("word_list", ("assistant", "A Class of its own"), None, {"words": ("ass",)}),
+    ("word_list", ("assistant", "what an ASS!"), "listed_word", {"words": ("ass",)}),
+    ("word_list", ("assistant", "what an ASS!"), None, {"words": ("ass",), "ignore_case": False}),
+    ("word_list", ("assistant", "说违禁词的人"), "listed_word", {"words": ("x", "违禁词")}),
+    ("word_list", ("assistant", "用ass这个词"), "listed_word", {"words": ("ass",)}),
+    ("word_list", ("assistant", "c++ is $5"), "listed_word", {"words": ("c++",)}),
+    ("mask_pii", ("assistant", "Mail a@mail.cn"), "email", {"do": "drop"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "said", "wanted", "settings"), FILTERS)
+def test_what_a_filter_drops(name: str, said: tuple[str, str | None], wanted: str | None, settings: Any) -> None:
+    """The reason, or None where a text only looks alike."""
+    assert reason(name, ASK, said, **settings) == wanted
+
+
+@pytest.mark.parametrize("name", ["length", "repetition", "language", "code_fence", "word_list"])
+def test_filters_judge_pretraining_text_too(name: str) -> None:
+    """The column `text`, where a row has no messages."""
+    bad = {"length": "a", "repetition": "so it goes " * 30, "code_fence": "```\nx", "word_list": "bad"}
+    bad |= {"language": "Der Himmel ist blau, weil die Luft das Licht der Sonne streut."}
+    settings: dict[str, Any] = {"length": {"min_text": 5}, "word_list": {"words": ("bad",)}}.get(name, {})
+    assert reason(name, text=bad[name], **settings)
+    assert reason(name, text="A plain English text about the sky and the sun.", **settings) is None
+
+
+@pytest.mark.parametrize(
+    ("turns", "wanted"),
+    [
+        ("user user assistant", "repeated_user"), ("user assistant assistant", "repeated_assistant"),
+        ("assistant user assistant", "starts_with_answer"), ("system assistant", "starts_with_answer"),
+        ("tool user", "starts_with_tool"), ("user tool assistant", "result_without_call"),
+        ("user human assistant", "unknown_role"), ("user assistant system user", "late_system"),
+        ("system user assistant user assistant", None), ("system system user assistant", None),
+        ("user assistant user", "unanswered"), ("user", "unanswered"),
+    ],
+)  # fmt: skip
+def test_role_order_names_what_is_wrong(turns: str, wanted: str | None) -> None:
+    """The first thing in the conversation."""
+    assert reason("role_order", *((who, "a") for who in turns.split())) == wanted
+
+
+def calls(arguments: Any, name: str = "f") -> str:
+    return json.dumps([{"type": "function", "function": {"name": name, "arguments": arguments}}])
+
+
+@pytest.mark.parametrize(
+    ("given", "why", "repaired"),
+    [
+        ('{"a": 1}', None, '{"a": 1}'), ('{ "a":1 }', None, '{ "a":1 }'), ({"a": 1}, None, {"a": 1}), ("", None, ""),
+        ('{"a": 1', "no_json", '{"a": 1}'), ("{'a': True}", "no_json", '{"a": true}'),
+        ("[1, 2]", "no_object", "[1, 2]"), ("what?", "no_json", "what?"),
+    ],
+)  # fmt: skip
+def test_call_arguments_are_repaired_or_dropped(given: Any, why: str | None, repaired: Any) -> None:
+    """What is right keeps every letter; what cannot be repaired stays for `drop`."""
+    row = conversation([turn("user", "a"), turn("assistant", None, tool_calls=calls(given))])
+    (drop,) = after(step("tool_json", do="drop"), frame([row]))["drop"]
+    assert drop == (why and f"tool_json.{why}")
+    made = after(step("tool_json"), frame([row]))["messages"][0][1]["tool_calls"]
+    assert json.loads(made)[0]["function"]["arguments"] == repaired
+    assert why is not None or made == calls(given)
+
+
+def test_a_word_list_is_a_file(tmp_path: Path) -> None:
+    """A word a line, comments and blank lines apart; its words are in the step, and so in manifest and cache key."""
+    file = tmp_path / "words.txt"
+    file.write_text("\ufeff# mine\nbad\n\n 坏话 \n", encoding="utf-8")
+    made = step("word_list", file=str(file))
+    assert made.words == ("bad", "坏话")
+    file.write_text("good\n", encoding="utf-8")
+    assert step("word_list", file=str(file)) != made
+    with pytest.raises(QdataError, match=r"none\.txt: cannot be read"):
+        step("word_list", file=str(tmp_path / "none.txt"))
+
+
+def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the step is made, with what to install."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for name in ("fix_text", "chinese_script", "mask_pii", "tool_json", "language"):
+        with pytest.raises(QdataError, match=r"not installed: pip install 'qdata\[clean\]'"):
+            step(name)
+    step("mask_pii", kinds=("email",))
+    step("tool_json", do="drop")
+
+
+def test_repetition_never_overlooks_what_it_counts() -> None:
+    """The quick look drops no text that the slow count would: all of them counted, against what the step says."""
+    made = step("repetition", phrases=0.2, lines=0.2, n=2)
+    words = ["so", "it", "goes", "on", "天", "空\n"]
+    texts = [" ".join(words[(n * k + k // 3) % (2 + n % 5)] for k in range(10 + n % 50)) for n in range(300)]
+    slow = [made._verdict(text) for text in texts]
+    out = after(made, frame([conversation(None, text=text) for text in texts]))["drop"]
+    assert out.to_list() == slow
+    assert 20 < out.null_count() < 280
+    assert isinstance(out, pl.Series)

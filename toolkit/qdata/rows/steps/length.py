@@ -1,0 +1,55 @@
+"""Turns and texts that are too short or too long to learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import polars as pl
+
+from qdata.rows.steps._judge import TEXT_ROLE, calls, chars, dropped, first_reason
+
+_NAMES = {"system": "system", "user": "question", "assistant": "answer", TEXT_ROLE: "text"}
+
+
+@dataclass(frozen=True)
+class Length:
+    """Drops rows with a turn of too few or too many characters, by who speaks; or with too many messages.
+
+    Characters are counted without white space at the ends. What is not set is not looked at. An answer that only calls
+    a tool is never too short.
+    """
+
+    min_question: int = field(default=1, metadata={"help": "fewest characters of a user's turn"})
+    max_question: int | None = field(default=None, metadata={"help": "most characters of a user's turn"})
+    min_answer: int = field(default=1, metadata={"help": "fewest characters of an assistant's turn"})
+    max_answer: int | None = field(default=None, metadata={"help": "most characters of an assistant's turn"})
+    max_system: int | None = field(default=None, metadata={"help": "most characters of a system message"})
+    min_text: int = field(default=1, metadata={"help": "fewest characters of a pretraining text"})
+    max_text: int | None = field(default=None, metadata={"help": "most characters of a pretraining text"})
+    max_messages: int | None = field(default=None, metadata={"help": "most messages of a conversation"})
+    edits: ClassVar[bool] = False
+
+    def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """Reasons: `length.question_too_short`, `length.question_too_long`, the same of `answer` and `text`,
+        `length.system_too_long`, `length.too_many_messages`.
+
+        >>> from qdata.rows.steps._turns import example, shown
+        >>> shown(Length(min_answer=2)(example("user: aa", "assistant: b")))
+        ['length.answer_too_short']
+        """
+        long = chars(pl.col("content"))
+        found = []
+        for role, name in _NAMES.items():
+            mine = (pl.col("role") == role).fill_null(False)
+            least, most = getattr(self, f"min_{name}", 0), getattr(self, f"max_{name}")
+            if least:
+                short = mine & (long < least) & ~calls()
+                found.append(pl.when(short).then(pl.lit(f"length.{name}_too_short")))
+            if most is not None:
+                found.append(pl.when(mine & (long > most)).then(pl.lit(f"length.{name}_too_long")))
+        reason = first_reason(pl.coalesce([*found, pl.lit(None, pl.String)]))
+        if self.max_messages is not None:
+            many = pl.col("messages").list.len() > self.max_messages
+            reason = pl.coalesce(reason, pl.when(many).then(pl.lit("length.too_many_messages")))
+        return dropped(frame, reason)
