@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from qdata import part, plugin, schema
 from qdata.paths import whole
-from qdata.rows import exact, formats, kinds, ledger
+from qdata.rows import exact, formats, kinds, ledger, scores
 from qdata.rows.columns import struct_fields
 
 Row = dict[str, Any]
@@ -163,13 +163,11 @@ def _messages(lists: pl.Series) -> Any:
 
 
 def _with_the_rest(form: Any, conversation: Row) -> Row | str:
-    """The row in the dialect, with the score that came with it and every column nobody knew back in their places.
+    """The row in the dialect, with its scores and every column nobody knew back in their places.
 
     Or, where such a column has the name of one that is written, in words what would be lost.
     """
-    out: Row = form.write(conversation)
-    if (score := conversation["score"]) and (given := score["given"]) is not None:
-        out["score"] = int(given) if given.is_integer() and abs(given) < 2**63 else given
+    out: Row = form.write(conversation) | scores.written(conversation["score"])
     if conversation["extra"] is None:
         return out
     lists = {name: out[name] for name, dtype in form.columns.items() if name in out and struct_fields(dtype)}
@@ -237,7 +235,7 @@ def _of_turns() -> frozenset[str]:
 def _book(frame: pl.DataFrame, edits: pl.DataFrame, out: _Out) -> pl.DataFrame:
     kept = pl.col("drop").is_null()
     placed = frame.filter(kept).select("row", shard=pl.lit(None, pl.String), index=pl.int_range(pl.len()))
-    less = pl.DataFrame([one.conversation for one in out.reduced], schema=schema.CONVERSATION)
+    less = pl.DataFrame([one.conversation for one in out.reduced], schema=frame.schema)
     after = less.select("row", step=pl.lit("convert"), after=schema.canonical_json())
     before = frame.join(less, on="row", how="semi").select("row", before=schema.canonical_json())
     reduced = after.join(before, on="row", how="left", maintain_order="left").select(*ledger.EDITS)

@@ -1,0 +1,84 @@
+"""What scorers share: the texts they look at, words and n-grams of them, shares.
+
+A scorer writes fields of its own into `score` and names them in `scores`; it neither edits nor drops, and what came
+with the data (`score.given`) and other scorers' fields stay as they are. Null means that there is nothing to judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import polars as pl
+
+from qdata.schema import conform, with_scores
+
+__all__ = ["answers", "example", "grams", "lines", "per_text", "said", "share", "shown", "with_scores", "words"]
+
+# Chinese and Japanese are written without spaces: a character counts as a word.
+_WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\p{L}\p{M}\p{N}]+"
+
+
+def said(*roles: str) -> pl.Expr:
+    """What these roles say in `messages`, a line break between turns; null where they say nothing."""
+    return _joined("messages", roles)
+
+
+def answers() -> pl.Expr:
+    """What is to be learned: all turns of the assistant, the chosen answer of a pair, or the text of pretraining."""
+    text = pl.col("text")
+    parts = [_joined("messages", ("assistant",)), _joined("chosen", ("assistant",)), pl.when(text != "").then(text)]
+    return _unless_empty(pl.concat_str(parts, separator="\n", ignore_nulls=True))
+
+
+def _joined(column: str, roles: tuple[str, ...]) -> pl.Expr:
+    field = pl.element().struct.field
+    mine = pl.when(field("role").is_in(list(roles))).then(field("content"))
+    return _unless_empty(pl.col(column).list.eval(mine).list.join("\n", ignore_nulls=True))
+
+
+def _unless_empty(text: pl.Expr) -> pl.Expr:
+    return pl.when(text != "").then(text)
+
+
+def words(text: pl.Expr) -> pl.Expr:
+    """The words of a text in small letters; of Chinese and Japanese the characters."""
+    return text.str.to_lowercase().str.extract_all(_WORD)
+
+
+def lines(text: pl.Expr) -> pl.Expr:
+    """The lines of a text that are not blank, without white space at their ends."""
+    line = pl.element().str.strip_chars()
+    return text.str.split("\n").list.eval(line.filter(line != ""))
+
+
+def grams(words: pl.Expr, n: int) -> pl.Expr:
+    """All n-grams of lists of words, as texts; none where there are fewer words."""
+    following = [pl.element().shift(-k) for k in range(n)]
+    return words.list.eval(pl.concat_str(following, separator=" ").drop_nulls())
+
+
+def share(part: pl.Expr, whole: pl.Expr, *, empty: float | None = None) -> pl.Expr:
+    """`part / whole`; of nothing `empty`, and null where either is null."""
+    return pl.when(whole > 0).then(part / whole).when(whole == 0).then(pl.lit(empty, pl.Float64))
+
+
+def per_text(function: Callable[[str], float], text: pl.Expr) -> pl.Expr:
+    """A number for each text, by Python."""
+
+    def judged(texts: pl.Series) -> pl.Series:
+        made = [None if one is None else function(one) for one in texts.to_list()]
+        return pl.Series(texts.name, made, pl.Float64)
+
+    return text.map_batches(judged, return_dtype=pl.Float64)
+
+
+def example(prompt: str, answer: str) -> pl.LazyFrame:
+    """One question and its answer."""
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+    return conform(pl.LazyFrame({"content_hash": ["0"], "messages": [messages]}))
+
+
+def shown(frame: pl.LazyFrame) -> dict[str, float | str]:
+    """The scores of a one-row frame that are there, rounded to three digits."""
+    scores = frame.select("score").collect()["score"][0]
+    return {k: v if isinstance(v, str) else round(v, 3) for k, v in scores.items() if v is not None}
