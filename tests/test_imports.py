@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "toolkit"
 MODULES = sorted((ROOT / "qdata").rglob("*.py"))
 HEAVY = {"torch", "trl", "peft", "datasets", "accelerate"}
-FLOORS = {"cli", "pipeline", "part", "assemble", "convert", "manifest", "report", "workspace", "engine"}
+FLOORS = {"cli", "pipeline", "part", "assemble", "convert", "manifest", "report", "workspace", "engine",
+          "decide", "gather", "stepping"}  # fmt: skip
 
 
 def name_of(file: Path) -> str:
@@ -84,7 +85,7 @@ def test_the_wings_never_look_up(wing: str) -> None:
     assert not {(f.name, n) for f in files(f"qdata.{wing}") for n in ours(f) if below(n, *above)}
 
 
-@pytest.mark.parametrize("folder", ["qdata.rows.formats", "qdata.rows.steps"])
+@pytest.mark.parametrize("folder", ["qdata.rows.formats", "qdata.rows.steps", "qdata.rows.global_steps"])
 def test_plugins_see_polars_and_the_schema_only(folder: str) -> None:
     """A format or a step imports polars, the standard library, qdata.schema and its folder's `_helpers`.
 

@@ -1,4 +1,4 @@
-"""The story, read top to bottom: sources → parts → steps → render → tokenize → pack → shards.
+"""The story, read top to bottom: sources → parts → steps → render → tokenize → global steps → pack → shards.
 
 `build` makes shards, `convert` (convert.py) makes rows of another dialect; both start with the same plan of inputs.
 """
@@ -17,17 +17,16 @@ import polars as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from qdata import aside, assemble, plugin, report, schema
+from qdata import aside, assemble, decide, plugin, report, schema
 from qdata.engine import local
 from qdata.errors import QdataError
-from qdata.part import NAMED, Rendering, Step, Work, process
+from qdata.part import NAMED, Rendering, Work, process
 from qdata.paths import cache_dir, whole
-from qdata.recipe import DataRecipe, Source, structure
-from qdata.rows import catalog, detect, draw, formats, kinds, provenance, source, steps
+from qdata.recipe import DataRecipe, Source
+from qdata.rows import catalog, detect, draw, formats, kinds, provenance, source
 from qdata.rows.draw import Draw
 from qdata.rows.parts import Part
-from qdata.rows.steps.complete import Complete
-from qdata.rows.steps.placeholders import Placeholders
+from qdata.stepping import global_steps, local_steps, refuse_unknown_scores
 from qdata.tokens import locate
 from qdata.tokens.template import Template, of_tokenizer, special_tokens
 
@@ -92,6 +91,7 @@ class Plan:
             "tokenizer",
             "default_system",
             "steps",
+            "global_steps",
             "placeholders",
         ):
             del view[made_of_parts]  # their content is in the keys of the parts
@@ -187,7 +187,7 @@ def works_of(
     recipe: DataRecipe, base: Path, cache: Path, rendering: Rendering | None
 ) -> tuple[list[Found], list[Work]]:
     """The files of a recipe and their parts, each with all that is done to it; without a rendering, no tokens."""
-    all_steps = local_steps(recipe)
+    all_steps, at_last = local_steps(recipe), global_steps(recipe)
     inputs = find([*recipe.sources, *recipe.validation], base)  # together, so that no two files have one name
     works: list[Work] = []
     for found, parts, drawn in parts_of(inputs, recipe.seed):
@@ -195,7 +195,7 @@ def works_of(
         split = schema.SPLITS[one.group >= len(recipe.sources)]
         how = replace(rendering, think=one.think or recipe.think) if rendering else None
         works += [
-            Work(part, split, found.detection.format, one.rename, all_steps, cache, how, one.character, drawn)
+            Work(part, split, found.detection.format, one.rename, all_steps, cache, how, one.character, drawn, at_last)
             for part in parts
         ]
     return inputs, works
@@ -212,30 +212,6 @@ def parts_of(inputs: Sequence[Found], seed: int) -> Iterator[tuple[Found, list[P
         count = files[0][0].input.max_samples
         drawn = draw.of_parts([p for _, parts in files for p in parts], count, seed) if count else None
         yield from ((found, parts, drawn) for found, parts in files)
-
-
-def local_steps(recipe: DataRecipe) -> tuple[Step, ...]:
-    """The recipe's steps, then the placeholders, then `complete`. Raises QdataError with all mistakes at once."""
-    made: list[Step] = []
-    mistakes: list[str] = []
-    for number, table in enumerate(recipe.steps):
-        address = f"data.steps[{number}]"
-        if "step" not in table:
-            mistakes.append(f"{address}.step: missing; wanted one of {', '.join(plugin.names(steps))}")
-            continue
-        try:
-            cls = plugin.find(steps, str(table["step"]))
-        except QdataError as error:
-            mistakes.append(f"{address}.step: {error}")
-            continue
-        settings = {k: v for k, v in table.items() if k != "step"}
-        if (step := structure(cls, settings, address, mistakes)) is not None:
-            made.append(step)
-    if mistakes:
-        raise QdataError("\n  ".join(["the steps cannot be made:", *mistakes]))
-    if recipe.placeholders:
-        made.append(Placeholders(recipe.placeholders))
-    return (*made, Complete())
 
 
 def build(
@@ -275,6 +251,7 @@ def run(
             raise QdataError("data.sources: nothing is named; wanted files, folders or a catalogue name")
         done = list(progress(local.run(process, planned.works, workers), len(planned.works), "tokenizing", console))
         told = aside.refuse(done, strict)
+        refuse_unknown_scores((*planned.works[0].steps, *planned.works[0].global_steps), done)
         partial.mkdir()
         manifest = assemble.assemble(planned, done, partial)
     if console:
@@ -304,7 +281,11 @@ def conversations(recipe: DataRecipe, *, base: Path = Path(), strict: bool = Fal
     _, works = works_of(recipe, base, cache_dir(), None)
     done = [process(work) for work in works if work.split == "train"]
     aside.refuse(done, strict)
-    return pl.concat([d.conversations() for d in done], how="diagonal_relaxed").filter(pl.col("drop").is_null())
+    rows = pl.concat([d.conversations() for d in done], how="diagonal_relaxed")
+    if at_last := global_steps(recipe):
+        refuse_unknown_scores((*works[0].steps, *at_last), done)
+        rows = decide.apply(rows, decide.decide(at_last, [d.directory for d in done]))
+    return rows.filter(pl.col("drop").is_null())
 
 
 def progress(results: Iterator[Result], total: int, what: str, console: Console | None) -> Iterable[Result]:

@@ -8,7 +8,7 @@ padded with the null keys of other rows, which then leak into prompts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -113,11 +113,27 @@ def score_type(name: str) -> pl.DataType:
     return pl.String() if name in SCORE_TEXTS else pl.Float64()
 
 
+def score_fields(frame: pl.DataFrame | pl.LazyFrame) -> list[str]:
+    """The fields of `score` in a CONVERSATION frame."""
+    dtype = frame.collect_schema()["score"]
+    return [f.name for f in dtype.fields] if isinstance(dtype, pl.Struct) else []
+
+
+def with_score_fields(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """`frame` with just these fields in `score`, null where it had none: parts with other scores fit into one file."""
+    have = score_fields(frame)
+    if have == list(names):
+        return frame
+    fields = [
+        pl.col("score").struct.field(name) if name in have else pl.lit(None, score_type(name)).alias(name)
+        for name in names
+    ]
+    return frame.with_columns(score=pl.struct(fields))
+
+
 def with_scores(frame: pl.LazyFrame, scores: Mapping[str, pl.Expr]) -> pl.LazyFrame:
     """`frame` with these fields in its `score` struct; the others stay as they are."""
-    dtype = frame.collect_schema()["score"]
-    have = [f.name for f in dtype.fields] if isinstance(dtype, pl.Struct) else []
-    old = [pl.col("score").struct.field(name) for name in have if name not in scores]
+    old = [pl.col("score").struct.field(name) for name in score_fields(frame) if name not in scores]
     new = [value.cast(score_type(name)).alias(name) for name, value in scores.items()]
     return frame.with_columns(score=pl.struct(*old, *new))
 

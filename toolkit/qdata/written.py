@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from qdata import part, plugin, schema
+from qdata import decide, part, plugin, schema
 from qdata.paths import whole
 from qdata.rows import exact, formats, kinds, ledger, scores
 from qdata.rows.columns import struct_fields
 
 Row = dict[str, Any]
+LEFT_OUT = "left out: "  # begins the ledger's reason of rows that were written without something
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,6 @@ class Writing:
 class Written(part.Read):
     """A part whose rows are written, or were refused."""
 
-    sums: dict[str, Any]  # as ledger.sums tells them
-    left_out: dict[str, int]  # what was left out of rows, and of how many
     lost: list[tuple[str, str]]  # the first rows that cannot be expressed, and why
     losses: dict[str, int]  # why rows cannot be expressed, and how many
     first: Row | None  # the first row, as it was written
@@ -58,6 +57,10 @@ class Written(part.Read):
         """The rows that were written: JSON texts, a line each."""
         with pa.CompressedInputStream(str(self.directory / "rows.jsonl.zst"), "zstd") as file:
             return bytes(file.read())
+
+    def conversations(self) -> pl.DataFrame:
+        """The rows that were written (CONVERSATION); only where there are global steps."""
+        return pl.read_parquet(self.directory / "kept.parquet", glob=False)
 
     def book(self) -> pl.DataFrame:
         """The part's ledger (LEDGER), without a shard and with places that count from its own first row."""
@@ -88,8 +91,7 @@ def write(writing: Writing) -> Written:
         "aside": [(b.ordinal, b.reason) for b in bad[: part.NAMED]],
         "unreadable": len(bad),
         "refused": 0,
-        "sums": ledger.sums(book),
-        "left_out": dict(Counter(one.left_out for one in out.reduced)),
+        "scores": schema.score_fields(frame),
         "lost": out.lost[: part.NAMED],
         "losses": dict(Counter(what for _, what in out.lost)),
         "first": exact.loads(out.lines[0]) if out.lines else None,
@@ -101,6 +103,10 @@ def write(writing: Writing) -> Written:
             file.write(b"\n".join([*out.lines, b""]))
         book.write_parquet(partial / "ledger.parquet", compression="zstd", compression_level=1)
         frame.filter(pl.col("drop").is_not_null()).write_parquet(partial / "dropped.parquet")
+        if work.global_steps:
+            kept = frame.filter(pl.col("drop").is_null())
+            kept.write_parquet(partial / "kept.parquet", compression_level=1)
+            decide.write_sketches(kept, work.global_steps, partial)
         (partial / "facts.json").write_bytes(exact.dumps(facts))
     return Written(work, directory, **facts)
 
@@ -240,5 +246,5 @@ def _book(frame: pl.DataFrame, edits: pl.DataFrame, out: _Out) -> pl.DataFrame:
     before = frame.join(less, on="row", how="semi").select("row", before=schema.canonical_json())
     reduced = after.join(before, on="row", how="left", maintain_order="left").select(*ledger.EDITS)
     book = ledger.ledger(frame.select("row", "content_hash", "drop"), pl.concat([edits, reduced]), placed)
-    words = {one.conversation["row"]: f"left out: {one.left_out}" for one in out.reduced}
+    words = {one.conversation["row"]: f"{LEFT_OUT}{one.left_out}" for one in out.reduced}
     return book.with_columns(reason=pl.coalesce("reason", pl.col("row").replace_strict(words, default=None)))

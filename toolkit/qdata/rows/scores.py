@@ -72,6 +72,16 @@ def written(score: Mapping[str, Any] | None) -> dict[str, Any]:
     return given | ({COLUMN: said} if said else {})
 
 
+def with_more(row: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of any dialect with more scores in its column. Raises ValueError where it holds something else."""
+    there = {k: v for k, v in more.items() if v is not None}
+    if there and COLUMN in row and understood(row[COLUMN]) is None:
+        raise ValueError(
+            f"a column {COLUMN!r} that holds no scores, and they are written there; rename it in the input"
+        )
+    return row | {COLUMN: row.get(COLUMN, {}) | {k: _number(v) for k, v in there.items()}} if there else row
+
+
 def _number(value: Any) -> Any:
     """Whole numbers as such."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value

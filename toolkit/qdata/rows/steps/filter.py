@@ -8,6 +8,7 @@ from typing import ClassVar
 import polars as pl
 
 from qdata.rows.steps import _where
+from qdata.schema import score_fields
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,6 @@ class Filter:
         >>> shown(Filter("answer.chars > 2 or turns > 2")(example("user: a", "assistant: b")))
         ['filter.where']
         """
-        score = frame.collect_schema()["score"]
-        condition, _ = _where.parse(self.where, [f.name for f in score.fields] if isinstance(score, pl.Struct) else [])
+        condition, _ = _where.parse(self.where, score_fields(frame))
         reason = pl.when(~condition.fill_null(False)).then(pl.lit("filter.where"))
         return frame.with_columns(drop=pl.coalesce("drop", reason))
