@@ -101,7 +101,7 @@ def test_the_nearest_key_is_named(recipe: Path) -> None:
         load(recipe)
     told = str(caught.value)
     assert "data.templat: no such key. Did you mean 'template'?" in told
-    assert "data.zzz: no such key. Known: default_system, expand, loss, " in told
+    assert "data.zzz: no such key. Known: default_system, expand, global_steps, loss, " in told
 
 
 NOT_CONVERTED = [

@@ -12,7 +12,9 @@ import polars as pl
 
 from qdata.schema import conform, with_scores
 
-__all__ = ["answers", "example", "grams", "lines", "per_text", "said", "share", "shown", "with_scores", "words"]
+__all__ = [
+    "answers", "characters", "example", "grams", "lines", "per_text", "said", "share", "shown", "with_scores", "words",
+]  # fmt: skip
 
 # Chinese and Japanese are written without spaces: a character counts as a word.
 _WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\p{L}\p{M}\p{N}]+"
@@ -38,6 +40,14 @@ def _joined(column: str, roles: tuple[str, ...]) -> pl.Expr:
 
 def _unless_empty(text: pl.Expr) -> pl.Expr:
     return pl.when(text != "").then(text)
+
+
+def characters(role: str) -> pl.Expr:
+    """How many characters this role says in `messages`, and the chosen answer of a pair has; 0 for who is silent."""
+    field = pl.element().struct.field
+    lengths = pl.when(field("role") == role).then(field("content").str.len_chars())
+    counts = [pl.col(column).list.eval(lengths).list.sum().fill_null(0) for column in ("messages", "chosen")]
+    return counts[0] + counts[1]
 
 
 def words(text: pl.Expr) -> pl.Expr:

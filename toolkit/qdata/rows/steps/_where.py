@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from qdata.rows.steps._scores import answers, said
+from qdata.rows.steps._scores import answers, characters, said
 from qdata.schema import SCORE_TEXTS, score_type
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
@@ -52,7 +52,8 @@ FIELDS: dict[str, tuple[str, pl.Expr]] = {
     "tools": ("text", pl.col("tools")),
     "turns": ("number", _turns()),
     **{name: ("text", text) for name, text in _texts().items()},
-    **{f"{name}.chars": ("number", text.str.len_chars().fill_null(0)) for name, text in _texts().items()},
+    **{f"{role}.chars": ("number", characters(role)) for role in ("system", "user", "tool")},
+    "answer.chars": ("number", characters("assistant") + pl.col("text").str.len_chars().fill_null(0)),
 }
 
 

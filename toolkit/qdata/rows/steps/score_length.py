@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._scores import with_scores
+from qdata.rows.steps._scores import characters, with_scores
 
 _ROLES = ("system", "user", "assistant", "tool")
 
@@ -30,12 +30,6 @@ class ScoreLength:
         >>> found["length"], found["length_user"], found["length_assistant"], found["length_tool"]
         (9.0, 4.0, 5.0, 0.0)
         """
-        by_role = {role: _characters("messages", role) + _characters("chosen", role) for role in _ROLES}
+        by_role = {role: characters(role) for role in _ROLES}
         everything = pl.sum_horizontal(*by_role.values(), pl.col("text").str.len_chars().fill_null(0))
         return with_scores(frame, {"length": everything} | {f"length_{role}": n for role, n in by_role.items()})
-
-
-def _characters(column: str, role: str) -> pl.Expr:
-    field = pl.element().struct.field
-    lengths = pl.when(field("role") == role).then(field("content").str.len_chars())
-    return pl.col(column).list.eval(lengths).list.sum().fill_null(0)
