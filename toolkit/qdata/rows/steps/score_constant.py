@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._scores import with_scores
+from qdata.schema import with_scores
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._scores import answers, share, with_scores, words
+from qdata.rows.steps._scores import answers, scored, share, words
 
 
 @dataclass(frozen=True)
@@ -29,5 +29,6 @@ class ScoreDiversity:
         >>> shown(ScoreDiversity()(example("?", "好好好好")))
         {'diversity': 0.25}
         """
-        said = words(answers())
-        return with_scores(frame, {"diversity": share(said.list.n_unique(), said.list.len())})
+        said = pl.col("_words")
+        diversity = share(said.list.n_unique(), said.list.len())
+        return scored(frame, [{"_words": words(answers())}], {"diversity": diversity})

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._scores import answers, said, share, with_scores
+from qdata.rows.steps._scores import answers, said, scored, share
 
 # A unit is a character of a script without spaces, and a word of every other: "解释 transformer" is mostly Chinese.
 _UNITS = {
@@ -46,19 +46,22 @@ class ScoreLanguage:
         >>> shown(ScoreLanguage()(example("用Python打印hello world", "好的")))
         {'lang': 'zh', 'lang_share': 0.625}
         """
-        text = pl.concat_str([said("user"), answers()], separator="\n", ignore_nulls=True)
-        units = {name: text.str.count_matches(pattern).cast(pl.Float64) for name, pattern in _UNITS.items()}
-        han, kana = units.pop("han"), units.pop("kana")
-        is_japanese = kana > _KANA * (han + kana)
-        units["zh"] = pl.when(is_japanese).then(0.0).otherwise(han + kana)
-        units["ja"] = pl.when(is_japanese).then(han + kana).otherwise(0.0)
-        english = text.str.count_matches(_ENGLISH) >= text.str.count_matches(_NOT_ENGLISH)
-        # Counted once into columns of their own: as expressions, every use below would count again.
-        counts = {f"_{name}": count for name, count in units.items()} | {"_english": english}
-        counted = frame.with_columns(**counts)
-        most = pl.max_horizontal(f"_{name}" for name in units)
-        total = pl.sum_horizontal(f"_{name}" for name in units)
-        lang = pl.coalesce(pl.when(pl.col(f"_{name}") == most).then(pl.lit(name)) for name in units)
-        lang = pl.when((lang == "latin") & pl.col("_english")).then(pl.lit("en")).otherwise(lang)
-        found = {"lang": pl.when(total > 0).then(lang), "lang_share": share(most, total)}
-        return with_scores(counted, found).drop(*counts)
+        said_by_both = pl.concat_str([said("user"), answers()], separator="\n", ignore_nulls=True)
+        text, column = pl.col("_text"), pl.col
+        counts = {f"_{name}": text.str.count_matches(pattern).cast(pl.Float64) for name, pattern in _UNITS.items()}
+        counts["_english"] = text.str.count_matches(_ENGLISH) >= text.str.count_matches(_NOT_ENGLISH)
+        both = column("_han") + column("_kana")
+        is_japanese = column("_kana") > _KANA * both
+        cjk = {"_zh": pl.when(~is_japanese).then(both), "_ja": pl.when(is_japanese).then(both)}
+        units = [name for name in _UNITS if name not in ("han", "kana")] + ["zh", "ja"]
+        totals = {
+            "_most": pl.max_horizontal(f"_{name}" for name in units),
+            "_total": pl.sum_horizontal(f"_{name}" for name in units),
+        }
+        main = pl.coalesce(pl.when(column(f"_{name}") == column("_most")).then(pl.lit(name)) for name in units)
+        lang = pl.when((main == "latin") & column("_english")).then(pl.lit("en")).otherwise(main)
+        found = {
+            "lang": pl.when(column("_total") > 0).then(lang),
+            "lang_share": share(column("_most"), column("_total")),
+        }
+        return scored(frame, [{"_text": said_by_both}, counts, cjk, totals], found)

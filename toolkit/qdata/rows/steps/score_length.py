@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._scores import characters, with_scores
+from qdata.rows.steps._scores import characters
+from qdata.schema import with_scores
 
 _ROLES = ("system", "user", "assistant", "tool")
 

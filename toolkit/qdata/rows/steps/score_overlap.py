@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._scores import answers, grams, said, share, with_scores, words
+from qdata.rows.steps._scores import answers, grams, said, scored, share, words
 
 
 @dataclass(frozen=True)
@@ -33,5 +33,6 @@ class ScoreOverlap:
         {'overlap': 0.5}
         """
         asked, answered = (grams(words(text), self.n).list.unique() for text in (said("user"), answers()))
-        both = answered.list.set_intersection(asked).list.len()
-        return with_scores(frame, {"overlap": share(both, answered.list.len(), empty=0.0)})
+        both = pl.col("_answered").list.set_intersection("_asked").list.len()
+        overlap = share(both, pl.col("_answered").list.len(), empty=0.0)
+        return scored(frame, [{"_asked": asked, "_answered": answered}], {"overlap": overlap})

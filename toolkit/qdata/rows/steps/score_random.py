@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._scores import per_text, with_scores
+from qdata.rows.steps._scores import per_text
+from qdata.schema import with_scores
 
 
 @dataclass(frozen=True)

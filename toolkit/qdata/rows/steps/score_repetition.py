@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._scores import answers, grams, lines, share, with_scores, words
+from qdata.rows.steps._scores import answers, grams, lines, scored, share, words
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,11 @@ class ScoreRepetition:
         {'repetition': 0.625, 'repetition_lines': 0.0}
         """
         said = answers()
-        found = {"repetition": grams(words(said), self.n), "repetition_lines": lines(said)}
-        return with_scores(frame, {name: _again(items) for name, items in found.items()})
+        found = {"_grams": grams(words(said), self.n), "_lines": lines(said)}
+        return scored(frame, [found], {"repetition": _again("_grams"), "repetition_lines": _again("_lines")})
 
 
-def _again(items: pl.Expr) -> pl.Expr:
+def _again(column: str) -> pl.Expr:
+    items = pl.col(column)
     count = items.list.len()
     return share(count.cast(pl.Float64) - items.list.n_unique(), count, empty=0.0)
