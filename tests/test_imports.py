@@ -130,7 +130,7 @@ def test_the_proof_is_independent() -> None:
     assert not {name for name in seen if below(name, "qdata.tokens.render", "qdata.tokens.tokenize")}
 
 
-@pytest.mark.parametrize("command", [[], ["convert"], ["render"], ["fetch"]], ids=" ".join)
+@pytest.mark.parametrize("command", [[], ["convert"], ["dedup"], ["render"], ["fetch"]], ids=" ".join)
 def test_help_answers_at_once(command: list[str]) -> None:
     """`qdata [COMMAND] --help` loads none of torch, transformers, ray, datasets, polars."""
     words = [sys.executable, "-X", "importtime", "-m", "qdata.cli", *command, "--help"]

@@ -55,6 +55,23 @@ def test_scores_travel_through_files(name: str) -> None:
     assert manifest("left.jsonl")["rows"] == {"in": 5, "kept": 1, "edited": 0, "dropped": {"filter.where": 4}}
 
 
+def test_scores_are_summed_up() -> None:
+    """In the manifest and on the console: of the rows that are written, those of global steps too."""
+    write("in.jsonl", ROWS)
+    done = qdata("score", "in.jsonl", "--by", "length,language,prompt_cluster", "-o", "s.jsonl")
+    told = manifest("s.jsonl")["scores"]
+    lengths = sorted(len(row["instruction"]) + len(row["output"]) for row in ROWS)
+    assert told["length"] == {"rows": 5, "min": lengths[0], "5%": lengths[0], "median": lengths[2], "95%": lengths[4],
+                              "max": lengths[4]}  # fmt: skip
+    assert told["lang"] == {"rows": 5, "commonest": {"en": 4, "zh": 1}}
+    assert told["prompt_cluster"]["max"] == 3 and told["prompt_cluster"]["rows"] == 5
+    assert "lang: en 4, zh 1" in done.stderr and "prompt_cluster" in done.stderr
+    qdata("dedup", "s.jsonl", "-o", "d.jsonl")
+    assert manifest("d.jsonl")["scores"]["length"]["rows"] == 4
+    qdata("convert", "in.jsonl", "--to", "messages", "-o", "plain.jsonl")
+    assert manifest("plain.jsonl")["scores"] == {}
+
+
 def test_dedup_keeps_the_best_and_names_it() -> None:
     """By the score that came with the data; what stays is byte for byte what it was."""
     write("in.jsonl", ROWS)

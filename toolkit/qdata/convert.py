@@ -108,6 +108,7 @@ def convert(
             "seed": seed,
             "rows": gathered.sums,
             "left_out": gathered.left_out,
+            "scores": gathered.scores,
             "output": {"name": output.name, "sha256": file_sha256(partial)},
         }
         write_json(beside / "manifest.json", facts)

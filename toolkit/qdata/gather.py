@@ -27,6 +27,7 @@ class Gathered(NamedTuple):
     sums: dict[str, Any]  # as ledger.sums tells them
     left_out: dict[str, int]  # what was left out of rows, and of how many
     first: Row | None  # the first row, as it was written
+    scores: dict[str, dict[str, Any]]  # as scores.summary tells them, of the rows that were written
 
 
 def gather(
@@ -58,7 +59,22 @@ def gather(
     if writer:
         writer.close()
     _write_dropped(done, decisions, beside / "dropped.parquet")
-    return Gathered(done, ledger.total(sums), dict(left_out.most_common()), first)
+    told = scores.summary(_scores(done, decisions))
+    return Gathered(done, ledger.total(sums), dict(left_out.most_common()), first, told)
+
+
+def _scores(done: Sequence[Written], decisions: pl.DataFrame | None) -> pl.DataFrame:
+    """A column for each score of the rows that were written, in order."""
+    frames = [one.row_scores() for one in done if one.scores != ["given"]]
+    made = pl.concat(frames, how="diagonal") if frames else pl.DataFrame(schema={"row": pl.String})
+    if decisions is not None:
+        fell = decisions.filter(pl.col("drop").is_not_null())
+        found = decisions.drop("by", "drop")
+        made = made.drop(found.columns[1:], strict=False)
+        made = made.join(fell, on="row", how="anti")
+        if found.width > 1:
+            made = made.join(found.join(fell, on="row", how="anti"), on="row", how="full", coalesce=True)
+    return made.drop("row", "given", strict=False)
 
 
 def _settled(book: pl.DataFrame, decisions: pl.DataFrame) -> pl.DataFrame:

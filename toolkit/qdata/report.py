@@ -107,12 +107,34 @@ def converted(console: Console, manifest: dict[str, Any], output: Path, sample: 
     if sample:
         console.print(f"  → {escape(shorten(sample, 200))}", style="dim", highlight=False)
     console.print(escape(rows_line(manifest["rows"])), highlight=False)
+    _scores(console, manifest["scores"])
     for what, count in manifest["left_out"].items():
         console.print(f"[bold yellow]left out[/] of {count:,} rows: {escape(what)}", highlight=False)
     console.print(
         f"[bold green]{escape(str(output))}[/]  ({manifest['to']}; ledger, manifest: {escape(output.name)}.qdata/)",
         highlight=False,
     )
+
+
+def _scores(console: Console, scores: dict[str, dict[str, Any]]) -> None:
+    """A line for each score of the rows that were written."""
+    from qdata.rows.scores import QUANTILES
+
+    if not scores:
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("score", "rows", *QUANTILES):
+        table.add_column(column, justify="left" if column == "score" else "right")
+    for name, told in scores.items():
+        if "commonest" not in told:
+            values = (f"{told[q]:.4g}" if q in told else "–" for q in QUANTILES)
+            table.add_row(escape(name), f"{told['rows']:,}", *values)
+    if table.row_count:
+        console.print(table)
+    for name, told in scores.items():
+        if "commonest" in told:
+            counts = ", ".join(f"{value} {count:,}" for value, count in told["commonest"].items())
+            console.print(escape(f"{name}: {counts}"), highlight=False)
 
 
 def built(console: Console, manifest: dict[str, Any], output: Path) -> None:

@@ -62,6 +62,10 @@ class Written(part.Read):
         """The rows that were written (CONVERSATION); only where there are global steps."""
         return pl.read_parquet(self.directory / "kept.parquet", glob=False)
 
+    def row_scores(self) -> pl.DataFrame:
+        """`row` and a column for each score of the rows that were written; only where some row has scores."""
+        return pl.read_parquet(self.directory / "scores.parquet", glob=False)
+
     def book(self) -> pl.DataFrame:
         """The part's ledger (LEDGER), without a shard and with places that count from its own first row."""
         return pl.read_parquet(self.directory / "ledger.parquet", glob=False)
@@ -103,8 +107,10 @@ def write(writing: Writing) -> Written:
             file.write(b"\n".join([*out.lines, b""]))
         book.write_parquet(partial / "ledger.parquet", compression="zstd", compression_level=1)
         frame.filter(pl.col("drop").is_not_null()).write_parquet(partial / "dropped.parquet")
+        kept = frame.filter(pl.col("drop").is_null())
+        if facts["scores"] != ["given"]:
+            kept.select("row", pl.col("score").struct.unnest()).write_parquet(partial / "scores.parquet")
         if work.global_steps:
-            kept = frame.filter(pl.col("drop").is_null())
             kept.write_parquet(partial / "kept.parquet", compression_level=1)
             decide.write_sketches(kept, work.global_steps, partial)
         (partial / "facts.json").write_bytes(exact.dumps(facts))

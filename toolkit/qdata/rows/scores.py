@@ -18,6 +18,8 @@ from qdata import schema
 from qdata.rows import exact
 
 COLUMN = "scores"
+QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
+_COMMONEST = 5
 _EXACT = 2**53  # up to here a whole number is a float
 
 
@@ -70,6 +72,20 @@ def written(score: Mapping[str, Any] | None) -> dict[str, Any]:
     said = {name: _number(value) for name, value in score.items() if value is not None}
     given = {"score": said.pop("given")} if "given" in said else {}
     return given | ({COLUMN: said} if said else {})
+
+
+def summary(frame: pl.DataFrame) -> dict[str, dict[str, Any]]:
+    """Each score, a column of its own, in a few numbers: rows that have it, its quantiles; of texts the commonest."""
+    out: dict[str, dict[str, Any]] = {}
+    for column in frame:
+        values = column.drop_nulls()
+        out[column.name] = {"rows": len(values)}
+        if column.dtype == pl.String:
+            counts = values.value_counts(name="count").sort("count", column.name, descending=[True, False])
+            out[column.name] |= {"commonest": dict(counts.head(_COMMONEST).iter_rows())}
+        elif len(values):
+            out[column.name] |= {name: values.quantile(share, "nearest") for name, share in QUANTILES.items()}
+    return out
 
 
 def with_more(row: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
