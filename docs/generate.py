@@ -47,7 +47,7 @@ def recipe() -> str:
     """Every key of a recipe: its type, its default, its sentence."""
     from qdata import plugin
     from qdata.recipe import DataRecipe, Source
-    from qdata.rows import steps
+    from qdata.rows import global_steps, steps
     from qtrain.recipe import Lora, Model, StandIn, Train
 
     parts = [NOTE, "# Recipe\n"]
@@ -62,6 +62,8 @@ def recipe() -> str:
     parts += [_table(title, cls) for title, cls in tables.items()]
     parts.append("# Steps\n\nIn `[[data.steps]]`, each as `{ step = NAME, … }`.\n")
     parts += [_table(name, plugin.find(steps, name)) for name in plugin.names(steps)]
+    parts.append("# Global steps\n\nIn `[[data.global_steps]]`, in order, when all local steps are done.\n")
+    parts += [_table(name, plugin.find(global_steps, name)) for name in plugin.names(global_steps)]
     return "\n".join(parts)
 
 

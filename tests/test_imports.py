@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1] / "toolkit"
 MODULES = sorted((ROOT / "qdata").rglob("*.py"))
 HEAVY = {"torch", "trl", "peft", "datasets", "accelerate"}
-FLOORS = {"cli", "pipeline", "part", "assemble", "convert", "manifest", "report", "workspace", "engine"}
+FLOORS = {"cli", "pipeline", "part", "assemble", "convert", "manifest", "report", "workspace", "engine",
+          "decide", "gather", "stepping"}  # fmt: skip
 
 
 GROUND = ("polars", "numpy", "pyarrow", "qdata.schema", "qdata.errors")  # what plugins stand on
@@ -87,7 +88,7 @@ def test_the_wings_never_look_up(wing: str) -> None:
     assert not {(f.name, n) for f in files(f"qdata.{wing}") for n in ours(f) if below(n, *above)}
 
 
-@pytest.mark.parametrize("folder", ["qdata.rows.formats", "qdata.rows.steps"])
+@pytest.mark.parametrize("folder", ["qdata.rows.formats", "qdata.rows.steps", "qdata.rows.global_steps"])
 def test_plugins_see_polars_and_the_schema_only(folder: str) -> None:
     """A format or a step imports what it computes with, the standard library, the ground floor and `_helpers`.
 
@@ -132,7 +133,7 @@ def test_the_proof_is_independent() -> None:
     assert not {name for name in seen if below(name, "qdata.tokens.render", "qdata.tokens.tokenize")}
 
 
-@pytest.mark.parametrize("command", [[], ["convert"], ["render"], ["fetch"]], ids=" ".join)
+@pytest.mark.parametrize("command", [[], ["convert"], ["dedup"], ["render"], ["fetch"]], ids=" ".join)
 def test_help_answers_at_once(command: list[str]) -> None:
     """`qdata [COMMAND] --help` loads none of torch, transformers, ray, datasets, polars."""
     words = [sys.executable, "-X", "importtime", "-m", "qdata.cli", *command, "--help"]

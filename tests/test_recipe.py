@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qdata import plugin
 from qdata.errors import QdataError, did_you_mean
 from qdata.recipe import DataRecipe, Loss, Source, help_of, read_toml, refuse, structure
-from qdata.rows import steps
+from qdata.rows import global_steps, steps
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -101,7 +101,7 @@ def test_the_nearest_key_is_named(recipe: Path) -> None:
         load(recipe)
     told = str(caught.value)
     assert "data.templat: no such key. Did you mean 'template'?" in told
-    assert "data.zzz: no such key. Known: default_system, expand, loss, " in told
+    assert "data.zzz: no such key. Known: default_system, expand, global_steps, loss, " in told
 
 
 NOT_CONVERTED = [
@@ -268,7 +268,7 @@ def test_what_is_no_table_is_told() -> None:
 
 def test_every_field_explains_itself() -> None:
     """A field, its default and its sentence stand together: no field of a recipe or a step is without help."""
-    classes = [Source, DataRecipe, *(plugin.find(steps, name) for name in plugin.names(steps))]
+    classes = [Source, DataRecipe, *(plugin.find(p, name) for p in (steps, global_steps) for name in plugin.names(p))]
     assert {f.name for cls in classes for f in dataclasses.fields(cls)} >= {"path", "loss", "values"}
     for cls in classes:
         for field in dataclasses.fields(cls):

@@ -64,7 +64,7 @@ def test_a_row_edited_twice_has_one_line() -> None:
     assert made["action"].to_list() == ["kept", "edited"]
     assert made.row(1, named=True) | {"row": 0, "content_hash": 0} == {
         "row": 0, "content_hash": 0, "action": "edited", "step": "strip,placeholders", "reason": None,
-        "before": " a ", "after": "b", "shard": None, "index": None,
+        "before": " a ", "after": "b", "shard": None, "index": None, "by": None,
     }  # fmt: skip
 
 

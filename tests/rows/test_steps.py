@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
 from collections.abc import Sequence
@@ -61,6 +62,11 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "repetition": [{}, {"characters": 2, "phrases": 0.1, "lines": 0.1, "n": 1}, {"phrases": 1.0, "lines": 1.0}],
     "language": [{}, {"allowed": ("en",), "min_letters": 1, "confidence": 0.0}],
     "word_list": [{}, {"words": ("a", "你", "<name>")}, {"words": ("A", "{{name}}", "{{Ä}}"), "ignore_case": False}],
+    "filter": [
+        {"where": "score.other > 0.5 or not (source in ('s', \"t\") and answer.chars < 3) or score.never is not null"}
+    ],
+    "score_repetition": [{}, {"n": 1}],
+    "score_random": [{}, {"seed": 1}],
 }
 STEPS = {
     f"{name}/{number}" if number else name: plugin.find(steps, name)(**settings)
@@ -102,11 +108,18 @@ def rows(draw: st.DrawFn) -> dict[str, Any]:
     for column in ("messages", "chosen", "rejected"):
         row[column] = row[column] and [t | {"content": t["content"] and draw(WORDY)} for t in row[column]]
     row["text"] = row["text"] and draw(WORDY)
-    return row | {"drop": draw(st.none() | st.just("earlier.reason"))}
+    given = draw(st.none() | st.fixed_dictionaries({"given": st.none() | st.floats(0, 1)}))
+    return row | {"drop": draw(st.none() | st.just("earlier.reason")), "score": given}
+
+
+def scored(made: pl.DataFrame) -> pl.DataFrame:
+    """With a score of another scorer beside the one that came with the data."""
+    other = pl.when(pl.col("messages").is_not_null()).then(pl.col("row").str.len_chars() / 10)
+    return schema.with_scores(made.lazy(), {"other": other}).collect()
 
 
 FRAMES = st.lists(rows(), max_size=3).map(
-    lambda made: schema.with_content_hash(frame([row | {"row": f"s/f#{i}"} for i, row in enumerate(made)]))
+    lambda made: scored(schema.with_content_hash(frame([row | {"row": f"s/f#{i}"} for i, row in enumerate(made)])))
 )
 
 
@@ -128,12 +141,25 @@ def test_a_step_looks_at_one_row_at_a_time(name: str, a: pl.DataFrame, b: pl.Dat
 @settings(max_examples=40, deadline=None)
 @given(FRAMES)
 def test_what_a_step_may_do(name: str, before: pl.DataFrame) -> None:
-    """Rows stay, in order and in the schema; `drop` is never overwritten; only a step that says so edits."""
+    """Rows stay, in order and in the schema; `drop` is never overwritten; only a step that says so edits or scores."""
     step = STEPS[name]
     out = after(step, before)
-    assert out.schema == schema.CONVERSATION
-    same = ["row", "source", "content_hash", "tools", "label", "score", "extra", *([] if step.edits else ["text"])]
+    writes = getattr(step, "scores", ())
+    assert dict(out.schema) | {"score": schema.SCORE} == schema.CONVERSATION
+    assert list(out.columns) == list(schema.CONVERSATION)
+    same = ["row", "source", "content_hash", "tools", "label", "extra", *([] if step.edits else ["text"])]
     assert out.select(same).equals(before.select(same))
+    if writes:
+        assert out.drop("score").equals(before.drop("score")), "a scorer neither edits nor drops"
+        was, now = (one["score"].struct.unnest() for one in (before, out))
+        assert now.columns == [*was.columns, *writes] and {"given", "other"}.isdisjoint(writes)
+        assert now.select(was.columns).equals(was), "what came with the data and other scorers' fields stay"
+        assert now.select(writes).schema == {field: schema.score_type(field) for field in writes}
+        numbers = [value for row in now.select(writes).rows() for value in row if not isinstance(value, str)]
+        assert all(value is None or math.isfinite(value) for value in numbers)
+        assert after(step, out).equals(out.select(out.columns)), "scored twice is scored once"
+        return
+    assert out["score"].equals(before["score"])
     taken = before["drop"].is_not_null()
     assert out["drop"].filter(taken).equals(before["drop"].filter(taken))
     fresh = out["drop"].filter(~taken).drop_nulls().to_list()

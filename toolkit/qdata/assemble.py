@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qdata import manifest, schema
+from qdata import decide, manifest, schema
 from qdata.errors import QdataError
 from qdata.part import Done
 from qdata.paths import file_sha256
@@ -34,7 +34,7 @@ def assemble(planned: Plan, done: Sequence[Done], folder: Path) -> dict[str, Any
     Raises QdataError when nothing is left to train.
     """
     recipe = planned.recipe
-    rows = _narrow(done, folder / "conversations.parquet")
+    rows = _narrow(done)
     kept = rows.filter(pl.col("drop").is_null())
     per_part = [d.kept for d in done]
     bases = np.concatenate([[0], np.cumsum(per_part)])[:-1].tolist()
@@ -43,9 +43,13 @@ def assemble(planned: Plan, done: Sequence[Done], folder: Path) -> dict[str, Any
     expanded = everything if recipe.expand else samples_of(tables, bases, recipe.loss)
     fitted = fit.fit(everything, recipe.max_length, recipe.too_long)
     _refuse_long(kept, everything, recipe)
-    samples = fitted.samples
-    gone = _gone(kept.height, everything, samples)
-    in_validation = _held_out(kept, recipe)
+    gone = _gone(kept.height, everything, fitted.samples)
+    decisions = _decided(done, kept, gone)
+    fallen = kept.join(decisions, on="row", how="left", maintain_order="left")["drop_right"]
+    stays = fallen.is_null().to_numpy()
+    samples = fitted.samples.take(np.flatnonzero(stays[fitted.samples.conversation]))
+    in_validation = _held_out(kept, stays, recipe)
+    _write_conversations(done, decisions, folder / "conversations.parquet")
     row_ids, sources = (kept[c].to_arrow().cast(pa.string()) for c in ("row", "source"))
     splits: dict[str, Any] = {}
     places = []
@@ -57,7 +61,7 @@ def assemble(planned: Plan, done: Sequence[Done], folder: Path) -> dict[str, Any
         written, where = shards.write_split(mine, bins, row_ids, sources, folder, split)
         places.append(where)
         splits[split] = _split_facts(mine, bins, written, recipe.pack, sources.take(pa.array(mine.conversation)))
-    book = _ledger(rows, kept, gone, done, places)
+    book = _ledger(rows, kept, gone, decisions, done, places)
     lengths = {
         "unexpanded_answers": int(expanded.piece_answers.sum() - everything.piece_answers.sum()),
         "too_long_answers": fitted.lost_answers,
@@ -105,30 +109,54 @@ def _refuse_long(kept: pl.DataFrame, samples: Samples, recipe: DataRecipe) -> No
         )
 
 
-def _narrow(done: Sequence[Done], file: Path) -> pl.DataFrame:
-    """Copies the parts' conversations into one file, and returns what a global view needs of them."""
-    narrow = []
+def _narrow(done: Sequence[Done]) -> pl.DataFrame:
+    """What a global view needs of all conversations: little of each."""
+    columns = ["row", "content_hash", "source", "drop"]
+    narrow = [one.conversations(columns).with_columns(split=pl.lit(one.work.split)) for one in done]
+    return pl.concat(narrow) if narrow else pl.DataFrame(schema={**schema.CONVERSATION, "split": pl.String})
+
+
+def _decided(done: Sequence[Done], kept: pl.DataFrame, gone: pl.DataFrame) -> pl.DataFrame:
+    """What global steps decide of the rows that have samples; of each split by itself.
+
+    So a row that is too long is no reason to drop a shorter one, and no row of a file for validation falls to another.
+    """
+    staying = kept.with_row_index("conversation").filter(~pl.col("conversation").is_in(gone["conversation"].implode()))
+    made = []
+    for split in schema.SPLITS:
+        parts = [one for one in done if one.work.split == split]
+        steps = parts[0].work.global_steps if parts else ()
+        rows = staying.filter(pl.col("split") == split)["row"]
+        made.append(decide.decide(steps, [one.directory for one in parts], rows))
+    return pl.concat(made, how="diagonal")
+
+
+def _write_conversations(done: Sequence[Done], decisions: pl.DataFrame, file: Path) -> None:
+    """Copies the parts' conversations into one file, with what global steps decided of them."""
+    decided = [name for name in decisions.columns if name not in ("row", "drop", "by")]
+    scores = list(dict.fromkeys([*(name for one in done for name in one.scores), *decided]))
     writer: pq.ParquetWriter | None = None
     for one in done:
         frame = one.conversations()
+        if one.work.global_steps:
+            frame = decide.apply(frame, decisions)
+        frame = schema.with_score_fields(frame, scores)
         think = one.work.rendering.think if one.work.rendering else "none"
         table = frame.with_columns(think=pl.lit(think)).to_arrow(compat_level=pl.CompatLevel.oldest())
         writer = writer or pq.ParquetWriter(file, table.schema, compression="zstd", compression_level=1)
         writer.write_table(table.cast(writer.schema))
-        narrow.append(frame.select("row", "content_hash", "source", "drop", split=pl.lit(one.work.split)))
     if writer:
         writer.close()
-    return pl.concat(narrow) if narrow else pl.DataFrame(schema={**schema.CONVERSATION, "split": pl.String})
 
 
-def _held_out(kept: pl.DataFrame, recipe: DataRecipe) -> Any:
+def _held_out(kept: pl.DataFrame, stays: Any, recipe: DataRecipe) -> Any:
     """A boolean per kept conversation: in validation, because its file is, or by a draw over contents.
 
     The draw looks at the content hash and the seed only: exact duplicates fall on the same side, and a row stays on
     its side when others are added or the order changes.
     """
     held = (kept["split"] == "validation").to_numpy().copy()
-    train = np.flatnonzero(~held)
+    train = np.flatnonzero(~held & stays)
     if recipe.val is None or not len(train):
         return held
     hashes = kept["content_hash"].gather(train)
@@ -169,15 +197,23 @@ def _split_facts(
 
 
 def _ledger(
-    rows: pl.DataFrame, kept: pl.DataFrame, gone: pl.DataFrame, done: Sequence[Done], places: list[pl.DataFrame]
+    rows: pl.DataFrame,
+    kept: pl.DataFrame,
+    gone: pl.DataFrame,
+    decisions: pl.DataFrame,
+    done: Sequence[Done],
+    places: list[pl.DataFrame],
 ) -> pl.DataFrame:
     late = gone.select("late", row=kept["row"].gather(gone["conversation"]))
-    rows = rows.join(late, on="row", how="left", maintain_order="left").with_columns(drop=pl.coalesce("drop", "late"))
+    fallen = decisions.select("row", "by", fell="drop")
+    rows = rows.join(late, on="row", how="left", maintain_order="left")
+    rows = rows.join(fallen, on="row", how="left", maintain_order="left")
+    rows = rows.with_columns(drop=pl.coalesce("drop", "late", "fell"))
     none = pl.DataFrame(schema={"conversation": pl.Int64, "index": pl.Int64, "shard": pl.String})
     where = pl.concat(places or [none]).sort("conversation", maintain_order=True)
     placed = where.select("shard", "index", row=kept["row"].gather(where["conversation"]))
     edits = pl.concat([d.edits() for d in done])
-    return ledger.ledger(rows.select("row", "content_hash", "drop"), edits, placed)
+    return ledger.ledger(rows.select("row", "content_hash", "drop", "by"), edits, placed)
 
 
 def _growth(samples: Samples, sources: pa.Array) -> dict[str, Any]:

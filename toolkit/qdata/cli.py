@@ -7,9 +7,6 @@ something; those that only look are in cli_look.py.
 from __future__ import annotations
 
 import json
-import shutil
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -17,13 +14,12 @@ from typing import Any, get_args
 import click
 from rich.markup import escape
 
-from qdata import cli_clean, cli_look, cli_system
+from qdata import cli_clean, cli_look, cli_score, cli_system
 from qdata.cli_base import Group, Persona, console, fraction_or_number, input_options, persona_values, sources_of
+from qdata.cli_rows import row_options, write_rows
 from qdata.errors import QdataError
 from qdata.paths import name_of
 from qdata.recipe import DataRecipe, Documents, Specials, Think, TooLong, help_of
-
-STDOUT = Path("-")
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -54,7 +50,7 @@ def fetch(name: str, revision: str | None) -> None:
 
 
 @main.command()
-@input_options
+@row_options
 @click.option("--to", required=True, metavar="DIALECT", help="Dialect to write; `qdata formats` lists them.")
 @click.option(
     "--lossy",
@@ -62,62 +58,14 @@ def fetch(name: str, revision: str | None) -> None:
     help="Write rows without what DIALECT cannot express; a row that cannot be expressed even so (a judged bad answer "
     "as chat) is set aside in the ledger with its reason.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="File to write: .jsonl .json .csv .tsv .parquet, each also .gz .zst .bz2 .xz; or - for stdout.",
-)
-def convert(
-    inputs: tuple[str, ...],
-    to: str,
-    output: Path | None,
-    from_: str | None,
-    rename: dict[str, str],
-    character: str | None,
-    documents: Documents | None,
-    max_samples: int | None,
-    overwrite: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def convert(to: str, **options: Any) -> None:
     """Turn rows of one dialect into rows of another. Columns nobody knows come back out.
 
     The dialect is told by the rows and shown with one of them. A catalogue name stands for data/NAME/ if it was
     fetched, else for the sample that ships with qdata, and `-` for stdin. Without -o the output is
     data/NAME.DIALECT.jsonl; with `-o -` rows go to stdout, JSON lines without a ledger, and the report to stderr.
     """
-    from qdata import convert as library
-    from qdata import report, workspace
-    from qdata.rows.provenance import manifest_beside
-
-    workspace.check()
-    if not inputs:
-        raise QdataError("no input given; wanted files, folders or a catalogue name (`qdata catalog` lists them)")
-    if output == STDOUT and as_json:
-        raise QdataError("-o - and --json: both would go to stdout; leave one out")
-    how: dict[str, Any] = {"character": character, "documents": documents, "max_samples": max_samples}
-    sources = sources_of(inputs, format=from_, map=rename, **how)
-    report.left_out(console, sources)
-    if output == STDOUT:
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "stdout.jsonl"
-            result = library.convert(sources, to, target, console=console, **options)
-            report.notices(console, result.inputs)
-            report.set_aside(console, result.aside, ledger=False)
-            console.print(report.rows_line(result.manifest["rows"]), highlight=False)
-            with target.open("rb") as rows:
-                shutil.copyfileobj(rows, sys.stdout.buffer)
-        return
-    target = output or library.default_output(sources, to)
-    ours = output is None and target.exists() and manifest_beside(target) is not None
-    result = library.convert(sources, to, target, replace=overwrite or ours, console=console, **options)
-    workspace.remember("rows", target)
-    if as_json:
-        click.echo(json.dumps(result.manifest, ensure_ascii=False, indent=2))
-    report.notices(console, result.inputs)
-    report.set_aside(console, result.aside)
-    report.converted(console, result.manifest, target, result.sample)
+    write_rows(to=to, name=to, **options)
 
 
 @main.command(cls=Persona)
@@ -205,14 +153,9 @@ def _shards_folder(inputs: Sequence[str], template: str) -> Path:
 
 
 for _command in (
-    cli_clean.clean,
-    cli_system.system,
-    cli_look.catalog,
-    cli_look.formats,
-    cli_look.template,
-    cli_look.show,
-    cli_look.verify,
-):
+    cli_clean.clean, cli_system.system, cli_score.score, cli_score.filter_rows, cli_score.dedup,
+    cli_look.catalog, cli_look.formats, cli_look.template, cli_look.show, cli_look.verify,
+):  # fmt: skip
     main.add_command(_command)
 
 if __name__ == "__main__":

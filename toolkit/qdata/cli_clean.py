@@ -127,10 +127,10 @@ def clean(
 
 def _steps(preset: str | None, tables: list[dict[str, Any]]) -> tuple[Step, ...]:
     """The steps of the preset, then those of the command line. Raises QdataError where there are none."""
-    from qdata import pipeline
     from qdata import preset as presets
+    from qdata import stepping
 
     if preset is None and not tables:
         raise QdataError(f"no steps: wanted --preset ({', '.join(presets.names())}, or a .toml file) or --step NAME")
-    made = pipeline.steps_of(presets.load(preset).steps, f"{preset}: steps") if preset else []
-    return (*made, *pipeline.steps_of(tables, "--step"))
+    made = stepping.steps_of(presets.load(preset).steps, f"{preset}: steps") if preset else []
+    return (*made, *stepping.steps_of(tables, "--step"))

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
-import pyarrow.parquet as pq
 from rich.console import Console
 
-from qdata import aside, manifest, part, pipeline, plugin
+from qdata import aside, decide, gather, manifest, part, pipeline, plugin, stepping
 from qdata.aside import Aside
+from qdata.decide import GlobalStep
 from qdata.engine import local
 from qdata.errors import QdataError
 from qdata.part import NAMED, Step, Work, code_sha256
 from qdata.paths import cache_dir, file_sha256, name_of, whole
 from qdata.recipe import Source
-from qdata.rows import catalog, formats, kinds, ledger, provenance
+from qdata.rows import catalog, formats, kinds, provenance
 from qdata.rows import source as containers
 from qdata.tokens.shards import write_json
 from qdata.written import Writing, Written, write
@@ -41,6 +40,7 @@ def convert(
     output: Path,
     *,
     steps: tuple[Step, ...] = (),
+    global_steps: tuple[GlobalStep, ...] = (),
     base: Path = Path(),
     replace: bool = False,
     strict: bool = False,
@@ -51,7 +51,8 @@ def convert(
 ) -> Converted:
     """Writes all rows of the sources to `output` in the dialect `to`; its name says in which container.
 
-    Without `to` they stay in their own dialect, which must then be one. `steps` edit and drop rows on the way.
+    Without `to` they stay in their own dialect, which must then be one. `steps` edit, drop and score rows on the way;
+    `global_steps` drop and score what is then left, when all parts are done and before the rows are put together.
     Columns nobody knows come back out. Rows that cannot be read are set aside in the ledger; `strict` refuses them, and
     samples. Rows that `to` cannot express are refused; with `lossy` they are written without what is in the way, and
     set aside where that does not do; the ledger says what was left out. `seed` decides which rows are drawn where a
@@ -77,17 +78,25 @@ def convert(
                 cache_dir(),
                 character=f.input.character,
                 draw=drawn,
+                global_steps=global_steps,
             )
             for f, parts, drawn in pipeline.parts_of(inputs, seed)
             for one in parts
         ]
         writings = [Writing(work, to, lossy) for work in works]
-        results = pipeline.progress(local.run(write, writings, workers), len(works), "converting", console)
+        results: Iterable[Written] = pipeline.progress(
+            local.run(write, writings, workers), len(works), "converting", console
+        )
+        decisions = None
+        if global_steps:
+            results = list(results)
+            _refuse(results, works, strict, to, lossy)
+            decisions = decide.decide(global_steps, [one.directory for one in results])
         beside.mkdir()
         with containers.sink(partial, output.name, plugin.find(formats, to).columns) as sink:
-            done = _gathered(results, sink, beside, output.name)
-        told = aside.refuse(done, strict)
-        _refuse_lost(done, to, lossy)
+            gathered = gather.gather(results, decisions, sink, beside, output.name)
+        done = gathered.done
+        told = _refuse(done, works, strict, to, lossy)
         facts = {
             "command": "convert",
             "code_sha256": code_sha256(),
@@ -96,33 +105,24 @@ def convert(
             "inputs": manifest.inputs_of(inputs, done),
             "to": to,
             "steps": [part.step_facts(step) for step in steps],
+            "global_steps": [part.step_facts(step) for step in global_steps],
             "seed": seed,
-            "rows": ledger.total([one.sums for one in done]),
-            "left_out": dict(sum((Counter(one.left_out) for one in done), Counter[str]()).most_common()),
+            "rows": gathered.sums,
+            "left_out": gathered.left_out,
+            "scores": gathered.scores,
             "output": {"name": output.name, "sha256": file_sha256(partial)},
         }
         write_json(beside / "manifest.json", facts)
-    return Converted(facts, inputs, next((one.first for one in done if one.first is not None), None), told)
+    return Converted(facts, inputs, gathered.first, told)
 
 
-def _gathered(results: Iterable[Written], sink: Callable[[bytes], object], beside: Path, name: str) -> list[Written]:
-    """The parts' rows one behind the other, their ledgers and dropped rows too; never more than one part in memory."""
-    done: list[Written] = []
-    written = 0
-    with ExitStack() as files:
-        books: dict[str, pq.ParquetWriter] = {}
-        for one in results:
-            done.append(one)
-            sink(one.lines())
-            placed = pl.col("index").is_not_null()
-            book = one.book().with_columns(shard=pl.when(placed).then(pl.lit(name)), index=pl.col("index") + written)
-            written += one.kept
-            for file, frame in (("ledger.parquet", book), ("dropped.parquet", one.dropped())):
-                table = frame.to_arrow()
-                if file not in books:
-                    books[file] = files.enter_context(pq.ParquetWriter(beside / file, table.schema, compression="zstd"))
-                books[file].write_table(table)
-    return done
+def _refuse(done: Sequence[Written], works: Sequence[Work], strict: bool, to: str, lossy: bool) -> Aside:
+    """What was set aside. Raises QdataError for all that makes the output one that nobody should have."""
+    told = aside.refuse(done, strict)
+    if works:
+        stepping.refuse_unknown_scores((*works[0].steps, *works[0].global_steps), done)
+    _refuse_lost(done, to, lossy)
+    return told
 
 
 def _one_dialect(inputs: Sequence[pipeline.Found]) -> str:
@@ -148,7 +148,14 @@ def _refuse_lost(done: Sequence[Written], to: str, lossy: bool) -> None:
             less = "leave out what is in the way with --lossy; a row that cannot be expressed even so is then set aside"
         raise QdataError("\n".join([*shown, f"{other}, or {less}."]))
     if not any(one.kept for one in done):
-        raise QdataError("\n".join([*shown, "no row is left to write; all were set aside"]))
+        raise QdataError("\n".join([*shown, f"no row is left to write; {_where_they_went(done)}"]))
+
+
+def _where_they_went(done: Sequence[Written]) -> str:
+    books = pl.concat(one.book().select("step", "reason") for one in done)
+    steps = books.filter(~pl.col("step").is_in(["read", "convert"])).group_by("step", "reason").len().sort("step")
+    dropped = ", ".join(f"{step}.{reason} {count:,}" for step, reason, count in steps.iter_rows())
+    return f"dropped: {dropped}" if dropped else "all were set aside"
 
 
 def _refuse_own_input(output: Path, sources: Sequence[Source], base: Path) -> None:

@@ -68,6 +68,7 @@ def of_build(
         "sample": any(found.samples for found in planned.inputs),
         "inputs": inputs_of(planned.inputs, done),
         "steps": steps_of(done),
+        "global_steps": [step_facts(step) for step in (done[0].work.global_steps if done else ())],
         "rows": sums,
         "unfilled_placeholders": sum(d.unfilled_rows for d in done),
         "unfilled": sorted({name for d in done for name in d.unfilled}),

@@ -18,7 +18,8 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from qdata import schema
+from qdata import decide, schema
+from qdata.decide import GlobalStep
 from qdata.errors import QdataError, RefusedRowsError
 from qdata.paths import whole
 from qdata.rows import ledger, load, provenance
@@ -71,6 +72,7 @@ class Work:
     rendering: Rendering | None = None  # None: conversations only
     character: str | None = None  # who answers, where the rows are talks of characters
     draw: Draw | None = None  # None: every row
+    global_steps: tuple[GlobalStep, ...] = ()  # sketched here, decided where all parts are
     code: str = field(default_factory=code_sha256)
 
     @property
@@ -82,6 +84,7 @@ class Work:
             provenance.key(part.path),
             [self.dialect, dict(self.rename), self.character, self.code],
             [step_facts(step) for step in self.steps],
+            [step_facts(step) for step in self.global_steps],
             self.rendering.facts if self.rendering else None,
             [self.draw.seed, self.draw.limit] if self.draw else None,
         ]
@@ -99,6 +102,7 @@ class Read:
     aside: list[tuple[int | str, str]]  # the first rows that were set aside: ordinal or row id, and why
     unreadable: int  # rows that were set aside because they could not be read
     refused: int  # rows that were set aside because the template cannot render them
+    scores: list[str]  # the fields of `score` that its rows have
 
     def ids(self) -> pl.Series:
         """The ids of all rows."""
@@ -165,12 +169,14 @@ def process(work: Work) -> Done:
             "aside": aside[:NAMED],
             "unreadable": len(bad),
             "refused": len(refused),
+            "scores": schema.score_fields(frame),
             "unfilled": sorted(set(open_ones["found"].explode().to_list())),
             "unfilled_rows": open_ones.height,
             **rendered,
         }
         frame.write_parquet(partial / "conversations.parquet", compression="zstd", compression_level=1)
         edits.write_parquet(partial / "edits.parquet")
+        decide.write_sketches(kept, work.global_steps, partial)
         (partial / "facts.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
     return Done(work, directory, **facts)
 

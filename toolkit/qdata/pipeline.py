@@ -1,4 +1,4 @@
-"""The story, read top to bottom: sources → parts → steps → render → tokenize → pack → shards.
+"""The story, read top to bottom: sources → parts → steps → render → tokenize → global steps → pack → shards.
 
 `build` makes shards, `convert` (convert.py) makes rows of another dialect; both start with the same plan of inputs.
 """
@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,17 +18,16 @@ import polars as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from qdata import aside, assemble, plugin, report, schema
+from qdata import aside, assemble, decide, plugin, report, schema
 from qdata.engine import local
 from qdata.errors import QdataError
-from qdata.part import NAMED, Rendering, Step, Work, process
+from qdata.part import NAMED, Rendering, Work, process
 from qdata.paths import cache_dir, shown, whole
-from qdata.recipe import DataRecipe, Source, structure
-from qdata.rows import catalog, detect, draw, formats, hints, kinds, provenance, source, steps
+from qdata.recipe import DataRecipe, Source
+from qdata.rows import catalog, detect, draw, formats, hints, kinds, provenance, source
 from qdata.rows.draw import Draw
 from qdata.rows.parts import Part
-from qdata.rows.steps.complete import Complete
-from qdata.rows.steps.placeholders import Placeholders
+from qdata.stepping import global_steps, local_steps, refuse_unknown_scores
 from qdata.tokens import locate
 from qdata.tokens.template import Template, of_tokenizer, special_tokens
 
@@ -103,6 +102,7 @@ class Plan:
             "tokenizer",
             "default_system",
             "steps",
+            "global_steps",
             "placeholders",
         ):
             del view[made_of_parts]  # their content is in the keys of the parts
@@ -198,7 +198,7 @@ def works_of(
     recipe: DataRecipe, base: Path, cache: Path, rendering: Rendering | None
 ) -> tuple[list[Found], list[Work]]:
     """The files of a recipe and their parts, each with all that is done to it; without a rendering, no tokens."""
-    all_steps = local_steps(recipe, base)
+    all_steps, at_last = local_steps(recipe, base), global_steps(recipe)
     inputs = find([*recipe.sources, *recipe.validation], base)  # together, so that no two files have one name
     works: list[Work] = []
     for found, parts, drawn in parts_of(inputs, recipe.seed):
@@ -206,7 +206,7 @@ def works_of(
         split = schema.SPLITS[one.group >= len(recipe.sources)]
         how = replace(rendering, think=one.think or recipe.think) if rendering else None
         works += [
-            Work(part, split, found.detection.format, one.rename, all_steps, cache, how, one.character, drawn)
+            Work(part, split, found.detection.format, one.rename, all_steps, cache, how, one.character, drawn, at_last)
             for part in parts
         ]
     return inputs, works
@@ -223,39 +223,6 @@ def parts_of(inputs: Sequence[Found], seed: int) -> Iterator[tuple[Found, list[P
         count = files[0][0].input.max_samples
         drawn = draw.of_parts([p for _, parts in files for p in parts], count, seed) if count else None
         yield from ((found, parts, drawn) for found, parts in files)
-
-
-def local_steps(recipe: DataRecipe, base: Path = Path()) -> tuple[Step, ...]:
-    """The recipe's steps, then the placeholders, then `complete`. Raises QdataError with all mistakes at once."""
-    made = steps_of(recipe.steps, "data.steps", base)
-    if recipe.placeholders:
-        made.append(Placeholders(recipe.placeholders))
-    return (*made, Complete())
-
-
-def steps_of(tables: Sequence[Mapping[str, Any]], where: str, base: Path = Path()) -> list[Step]:
-    """The steps of `[[steps]]` tables; a setting called `file` is a path that starts from `base`.
-
-    Raises QdataError with all mistakes at once; `where` begins their addresses.
-    """
-    made: list[Step] = []
-    mistakes: list[str] = []
-    for number, table in enumerate(tables):
-        address = f"{where}[{number}]"
-        if "step" not in table:
-            mistakes.append(f"{address}.step: missing; wanted one of {', '.join(plugin.names(steps))}")
-            continue
-        try:
-            cls = plugin.find(steps, str(table["step"]))
-        except QdataError as error:
-            mistakes.append(f"{address}.step: {error}")
-            continue
-        settings = {k: str(base / v) if k == "file" else v for k, v in table.items() if k != "step"}
-        if (step := structure(cls, settings, address, mistakes)) is not None:
-            made.append(step)
-    if mistakes:
-        raise QdataError("\n  ".join(["the steps cannot be made:", *mistakes]))
-    return made
 
 
 def build(
@@ -295,6 +262,7 @@ def run(
             raise QdataError("data.sources: nothing is named; wanted files, folders or a catalogue name")
         done = list(progress(local.run(process, planned.works, workers), len(planned.works), "tokenizing", console))
         told = aside.refuse(done, strict)
+        refuse_unknown_scores((*planned.works[0].steps, *planned.works[0].global_steps), done)
         partial.mkdir()
         manifest = assemble.assemble(planned, done, partial)
     if console:
@@ -324,7 +292,11 @@ def conversations(recipe: DataRecipe, *, base: Path = Path(), strict: bool = Fal
     _, works = works_of(recipe, base, cache_dir(), None)
     done = [process(work) for work in works if work.split == "train"]
     aside.refuse(done, strict)
-    return pl.concat([d.conversations() for d in done], how="diagonal_relaxed").filter(pl.col("drop").is_null())
+    rows = pl.concat([d.conversations() for d in done], how="diagonal_relaxed")
+    if at_last := global_steps(recipe):
+        refuse_unknown_scores((*works[0].steps, *at_last), done)
+        rows = decide.apply(rows, decide.decide(at_last, [d.directory for d in done]))
+    return rows.filter(pl.col("drop").is_null())
 
 
 def progress(results: Iterator[Result], total: int, what: str, console: Console | None) -> Iterable[Result]:

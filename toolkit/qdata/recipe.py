@@ -74,6 +74,9 @@ class DataRecipe:
         None, "rows held out of the sources for evaluation: a fraction below 1, or a number"
     )
     steps: tuple[dict[str, Any], ...] = option((), "local steps in order, each `{ step = NAME, ... }`")
+    global_steps: tuple[dict[str, Any], ...] = option(
+        (), "steps that look at all rows, after the local ones, each `{ step = NAME, ... }`"
+    )
     placeholders: dict[str, str | dict[str, str]] = option(
         {}, "values for {{name}}, {{author}} …; a table { zh = …, en = … } gives one per language"
     )

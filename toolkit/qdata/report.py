@@ -120,6 +120,7 @@ def converted(console: Console, manifest: dict[str, Any], output: Path, sample: 
     if sample:
         console.print(f"  → {escape(shorten(sample, 200))}", style="dim", highlight=False)
     console.print(escape(rows_line(manifest["rows"])), highlight=False)
+    _scores(console, manifest["scores"])
     for what, count in manifest["left_out"].items():
         console.print(f"[bold yellow]left out[/] of {count:,} rows: {escape(what)}", highlight=False)
     console.print(
@@ -148,6 +149,27 @@ def _visible(text: str, width: int = 90) -> str:
     """A text in one line, what nobody would see written as an escape, cut to a width."""
     out = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:width])
     return escape(out + ("…" if len(text) > width else ""))
+
+
+def _scores(console: Console, scores: dict[str, dict[str, Any]]) -> None:
+    """A line for each score of the rows that were written."""
+    from qdata.rows.scores import QUANTILES
+
+    if not scores:
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("score", "rows", *QUANTILES):
+        table.add_column(column, justify="left" if column == "score" else "right")
+    for name, told in scores.items():
+        if "commonest" not in told:
+            values = (f"{told[q]:.4g}" if q in told else "–" for q in QUANTILES)
+            table.add_row(escape(name), f"{told['rows']:,}", *values)
+    if table.row_count:
+        console.print(table)
+    for name, told in scores.items():
+        if "commonest" in told:
+            counts = ", ".join(f"{value} {count:,}" for value, count in told["commonest"].items())
+            console.print(escape(f"{name}: {counts}"), highlight=False)
 
 
 def built(console: Console, manifest: dict[str, Any], output: Path) -> None:

@@ -8,6 +8,7 @@ padded with the null keys of other rows, which then leak into prompts.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ MESSAGE: pl.Struct = pl.Struct(
 )
 MESSAGES: pl.List = pl.List(MESSAGE)
 SCORE: pl.Struct = pl.Struct({"given": pl.Float64})  # `given` came with the data; scorers add fields beside it
+SCORE_TEXTS = frozenset({"lang"})  # scores that are a text; every other is a number
 
 CONVERSATION = pl.Schema(
     {
@@ -60,6 +62,7 @@ LEDGER = pl.Schema(
         "after": pl.String,
         "shard": pl.String,  # file the row went to, relative to the output
         "index": pl.Int64,  # its place in that file, from 0
+        "by": pl.String,  # the row that stays in its stead, where a row was dropped because of another
     }
 )
 
@@ -123,6 +126,36 @@ def conform(frame: pl.LazyFrame) -> pl.LazyFrame:
         else:
             columns.append(pl.col(name).cast(dtype))
     return frame.select(columns)
+
+
+def score_type(name: str) -> pl.DataType:
+    """The type of a field of `score`."""
+    return pl.String() if name in SCORE_TEXTS else pl.Float64()
+
+
+def score_fields(frame: pl.DataFrame | pl.LazyFrame) -> list[str]:
+    """The fields of `score` in a CONVERSATION frame."""
+    dtype = frame.collect_schema()["score"]
+    return [f.name for f in dtype.fields] if isinstance(dtype, pl.Struct) else []
+
+
+def with_score_fields(frame: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+    """`frame` with just these fields in `score`, null where it had none: parts with other scores fit into one file."""
+    have = score_fields(frame)
+    if have == list(names):
+        return frame
+    fields = [
+        pl.col("score").struct.field(name) if name in have else pl.lit(None, score_type(name)).alias(name)
+        for name in names
+    ]
+    return frame.with_columns(score=pl.struct(fields))
+
+
+def with_scores(frame: pl.LazyFrame, scores: Mapping[str, pl.Expr]) -> pl.LazyFrame:
+    """`frame` with these fields in its `score` struct; the others stay as they are."""
+    old = [pl.col("score").struct.field(name) for name in score_fields(frame) if name not in scores]
+    new = [value.cast(score_type(name)).alias(name) for name, value in scores.items()]
+    return frame.with_columns(score=pl.struct(*old, *new))
 
 
 def _full_messages(name: str, dtype: pl.DataType) -> pl.Expr:

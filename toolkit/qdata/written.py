@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from qdata import part, plugin, schema
+from qdata import decide, part, plugin, schema
 from qdata.paths import whole
-from qdata.rows import exact, formats, kinds, ledger
+from qdata.rows import exact, formats, kinds, ledger, scores
 from qdata.rows.columns import struct_fields
 from qdata.rows.formats._turns import VERDICTS, verdict_of
 
 Row = dict[str, Any]
+LEFT_OUT = "left out: "  # begins the ledger's reason of rows that were written without something
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,6 @@ class Writing:
 class Written(part.Read):
     """A part whose rows are written, or were refused."""
 
-    sums: dict[str, Any]  # as ledger.sums tells them
-    left_out: dict[str, int]  # what was left out of rows, and of how many
     lost: list[tuple[str, str]]  # the first rows that cannot be expressed, and why
     losses: dict[str, int]  # why rows cannot be expressed, and how many
     first: Row | None  # the first row, as it was written
@@ -59,6 +58,14 @@ class Written(part.Read):
         """The rows that were written: JSON texts, a line each."""
         with pa.CompressedInputStream(str(self.directory / "rows.jsonl.zst"), "zstd") as file:
             return bytes(file.read())
+
+    def conversations(self) -> pl.DataFrame:
+        """The rows that were written (CONVERSATION); only where there are global steps."""
+        return pl.read_parquet(self.directory / "kept.parquet", glob=False)
+
+    def row_scores(self) -> pl.DataFrame:
+        """`row` and a column for each score of the rows that were written; only where some row has scores."""
+        return pl.read_parquet(self.directory / "scores.parquet", glob=False)
 
     def book(self) -> pl.DataFrame:
         """The part's ledger (LEDGER), without a shard and with places that count from its own first row."""
@@ -89,8 +96,7 @@ def write(writing: Writing) -> Written:
         "aside": [(b.ordinal, b.reason) for b in bad[: part.NAMED]],
         "unreadable": len(bad),
         "refused": 0,
-        "sums": ledger.sums(book),
-        "left_out": dict(Counter(one.left_out for one in out.reduced)),
+        "scores": schema.score_fields(frame),
         "lost": out.lost[: part.NAMED],
         "losses": dict(Counter(what for _, what in out.lost)),
         "first": exact.loads(out.lines[0]) if out.lines else None,
@@ -102,6 +108,12 @@ def write(writing: Writing) -> Written:
             file.write(b"\n".join([*out.lines, b""]))
         book.write_parquet(partial / "ledger.parquet", compression="zstd", compression_level=1)
         frame.filter(pl.col("drop").is_not_null()).write_parquet(partial / "dropped.parquet")
+        kept = frame.filter(pl.col("drop").is_null())
+        if facts["scores"] != ["given"]:
+            kept.select("row", pl.col("score").struct.unnest()).write_parquet(partial / "scores.parquet")
+        if work.global_steps:
+            kept.write_parquet(partial / "kept.parquet", compression_level=1)
+            decide.write_sketches(kept, work.global_steps, partial)
         (partial / "facts.json").write_bytes(exact.dumps(facts))
     return Written(work, directory, **facts)
 
@@ -172,13 +184,11 @@ def _messages(lists: pl.Series) -> Any:
 
 
 def _with_the_rest(form: Any, conversation: Row) -> Row | str:
-    """The row in the dialect, with the score that came with it and every column nobody knew back in their places.
+    """The row in the dialect, with its scores and every column nobody knew back in their places.
 
     Or, where such a column has the name of one that is written, in words what would be lost.
     """
-    out: Row = form.write(conversation)
-    if (score := conversation["score"]) and (given := score["given"]) is not None:
-        out["score"] = int(given) if given.is_integer() and abs(given) < 2**63 else given
+    out: Row = form.write(conversation) | scores.written(conversation["score"])
     if conversation["extra"] is None:
         return out
     lists = {name: out[name] for name, dtype in form.columns.items() if name in out and struct_fields(dtype)}
@@ -253,10 +263,10 @@ def _of_turns() -> frozenset[str]:
 def _book(frame: pl.DataFrame, edits: pl.DataFrame, out: _Out) -> pl.DataFrame:
     kept = pl.col("drop").is_null()
     placed = frame.filter(kept).select("row", shard=pl.lit(None, pl.String), index=pl.int_range(pl.len()))
-    less = pl.DataFrame([one.conversation for one in out.reduced], schema=schema.CONVERSATION)
+    less = pl.DataFrame([one.conversation for one in out.reduced], schema=frame.schema)
     after = less.select("row", step=pl.lit("convert"), after=schema.canonical_json())
     before = frame.join(less, on="row", how="semi").select("row", before=schema.canonical_json())
     reduced = after.join(before, on="row", how="left", maintain_order="left").select(*ledger.EDITS)
     book = ledger.ledger(frame.select("row", "content_hash", "drop"), pl.concat([edits, reduced]), placed)
-    words = {one.conversation["row"]: f"left out: {one.left_out}" for one in out.reduced}
+    words = {one.conversation["row"]: f"{LEFT_OUT}{one.left_out}" for one in out.reduced}
     return book.with_columns(reason=pl.coalesce("reason", pl.col("row").replace_strict(words, default=None)))

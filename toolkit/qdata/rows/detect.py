@@ -83,7 +83,7 @@ def _mixed(label: str, claims: Mapping[str, list[bool]], name: str, ordinals: Se
 
 def _columns(name: str, rows: Sequence[dict[str, Any]], rename: Mapping[str, str]) -> tuple[dict[str, str], Any]:
     there = dict.fromkeys(key for row in rows for key in row)
-    known = (*plugin.find(formats, name).columns, "score")
+    known = (*plugin.find(formats, name).columns, "score", "scores")
     reads = {ours: rename.get(ours, ours) for ours in known}
     reads = {ours: theirs for ours, theirs in reads.items() if theirs in there}
     return reads, tuple(key for key in there if key not in reads.values())

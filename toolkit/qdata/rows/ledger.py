@@ -56,8 +56,8 @@ def edits_between(before: pl.DataFrame, after: pl.DataFrame, step: str) -> pl.Da
 def ledger(rows: pl.DataFrame, edits: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
     """The ledger (LEDGER), in the order of `rows`.
 
-    `rows`: row, content_hash, drop (null = kept). `edits`: EDITS. `places`: row, shard, index; the first place counts
-    where a conversation became several samples.
+    `rows`: row, content_hash, drop (null = kept), and `by` where rows were dropped because of others. `edits`: EDITS.
+    `places`: row, shard, index; the first place counts where a conversation became several samples.
     """
     edited = edits.group_by("row", maintain_order=True).agg(
         edit=pl.col("step").str.join(","), before=pl.col("before").first(), after=pl.col("after").last()
@@ -68,6 +68,7 @@ def ledger(rows: pl.DataFrame, edits: pl.DataFrame, places: pl.DataFrame) -> pl.
     )
     dropped, changed = pl.col("drop").is_not_null(), pl.col("edit").is_not_null()
     reason = pl.col("drop").str.splitn(".", 2).struct
+    because = pl.when(dropped).then("by") if "by" in rows.columns else pl.lit(None, pl.String)
     return joined.select(
         "row",
         "content_hash",
@@ -78,6 +79,7 @@ def ledger(rows: pl.DataFrame, edits: pl.DataFrame, places: pl.DataFrame) -> pl.
         after="after",
         shard="shard",
         index=pl.col("index").cast(pl.Int64),
+        by=because,
     ).match_to_schema(LEDGER)
 
 

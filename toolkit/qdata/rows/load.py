@@ -9,7 +9,7 @@ import polars as pl
 
 from qdata import plugin, schema
 from qdata.errors import QdataError
-from qdata.rows import exact, formats, kinds, source
+from qdata.rows import exact, formats, kinds, scores, source
 from qdata.rows.columns import columns
 from qdata.rows.formats._turns import SECOND_ANSWERS, VERDICTS, verdict_of
 from qdata.rows.parts import Bad, Part, short
@@ -32,6 +32,8 @@ def load(part: Part, dialect: str, rename: Mapping[str, str] | None = None, char
     rows, shown = _set_aside(everything, form, rename or {})
     raw, misfits = columns(rows, {**form.columns, "score": pl.Float64}, rename)
     misfits += shown
+    rest, found = scores.taken(raw["extra"], as_text=source.is_table(part.container))
+    raw = raw.with_columns(rest)
     if character is not None and "character" in form.columns:
         raw = raw.with_columns(pl.col("character").fill_null(character))
     if hasattr(form, "lacks") and (why := form.lacks(raw)) is not None:
@@ -41,6 +43,8 @@ def load(part: Part, dialect: str, rename: Mapping[str, str] | None = None, char
         source=pl.lit(part.source),
         score=pl.when(pl.col("score").is_not_null()).then(pl.struct(given=pl.col("score"))),
     )
+    if found:
+        frame = schema.with_scores(frame, {name: pl.lit(column) for name, column in found.items()})
     tools = pl.when(pl.col("tools") != "").then(pl.col("tools"))  # "": an empty cell of a table
     shaped = schema.conform(frame).with_columns(tools=tools).collect()
     reasons = shaped.select(pl.coalesce(_fault_of_kind(kinds.kind(form)), _fault()).alias("fault"))["fault"]

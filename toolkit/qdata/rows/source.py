@@ -125,6 +125,11 @@ def unit(container: str) -> str:
     return str(_find(container).unit)
 
 
+def is_table(container: str) -> bool:
+    """Whether what is nested stands in it as JSON text."""
+    return bool(_find(container).is_table)
+
+
 def read(part: Part) -> Rows:
     """All rows of a part. Rows that are broken are returned as `bad`; a container that is broken as a whole raises
     QdataError."""
