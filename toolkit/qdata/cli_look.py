@@ -99,7 +99,7 @@ def _readable(found: Found) -> list[dict[str, Any]]:
 
 @click.command()
 def formats() -> None:
-    """List the dialects, each with a sample row, and the roles of turns that are read, with what they become.
+    """List the dialects: a sample row of each, and which roles are read.
 
     A role of other words is named with --map: 'conversations[].from.human=User', 'messages[].role.user=Human'.
     """
