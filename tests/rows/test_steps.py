@@ -129,7 +129,7 @@ def after(step: Any, before: pl.DataFrame) -> pl.DataFrame:
 
 
 @each_step
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(FRAMES, FRAMES)
 def test_a_step_looks_at_one_row_at_a_time(name: str, a: pl.DataFrame, b: pl.DataFrame) -> None:
     """f(a ++ b) == f(a) ++ f(b), also where one of them is empty."""
@@ -138,7 +138,7 @@ def test_a_step_looks_at_one_row_at_a_time(name: str, a: pl.DataFrame, b: pl.Dat
 
 
 @each_step
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(FRAMES)
 def test_what_a_step_may_do(name: str, before: pl.DataFrame) -> None:
     """Rows stay, in order and in the schema; `drop` is never overwritten; only a step that says so edits or scores."""
