@@ -19,6 +19,8 @@ from qdata.recipe import Source
 from qdata.rows import containers, formats
 from qdata.rows.columns import struct_fields
 
+pytestmark = pytest.mark.slow  # tests/rows/test_formats.py and test_containers.py ask the same of fewer inputs
+
 FORMATS = {name: plugin.find(formats, name) for name in plugin.names(formats)}
 each_format = pytest.mark.parametrize("name", FORMATS)
 

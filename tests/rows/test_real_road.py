@@ -10,7 +10,6 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from tests.rows.test_real_rows import by_path
 
 from qdata import pipeline
 from qdata.convert import convert
@@ -27,8 +26,13 @@ OURS = {
     "judged": "kto_messages",
     "text": "text",
 }
-EVERY = [one | {"kind": kind} for kind in OURS for one in MANIFEST[kind]]
-CHATS = [one for one in EVERY if OURS[one["kind"]] == "messages"]
+LARGE = 10_000  # rows; larger files take too long for every run of the tests
+EVERY = [
+    pytest.param(one | {"kind": kind}, marks=[pytest.mark.slow] if one["rows"] > LARGE else [], id=one["path"])
+    for kind in OURS
+    for one in MANIFEST[kind]
+]
+CHATS = [one for one in EVERY if OURS[one.values[0]["kind"]] == "messages"]
 SAID = ("messages", "tools", "chosen", "rejected", "label", "text")
 BESIDE = ("reasoning", "tool_calls", "name", "train", "weight")
 
@@ -63,7 +67,7 @@ def road(path: Path, to: str, output: str, *, lossy: bool = False, **how: Any) -
     return Path(output), rows
 
 
-@pytest.mark.parametrize("one", EVERY, ids=by_path)
+@pytest.mark.parametrize("one", EVERY)
 def test_there_and_back(one: dict[str, Any], real_data: Path) -> None:
     """Every row that can be read is there; in our layout, and in its own again, each says the very same."""
     path = real_data / one["path"]
@@ -95,7 +99,7 @@ def alternates(conversation: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("to", ["alpaca", "sharegpt"])
-@pytest.mark.parametrize("one", CHATS, ids=by_path)
+@pytest.mark.parametrize("one", CHATS)
 def test_as_alpaca_and_sharegpt(one: dict[str, Any], to: str, real_data: Path) -> None:
     """What it can express comes out whole; what it cannot is refused, or reduced and said so, or set aside and said so.
 
