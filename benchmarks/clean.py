@@ -21,7 +21,7 @@ from typing import Any
 
 import polars as pl
 
-from qdata import pipeline, plugin, preset
+from qdata import pipeline, plugin, preset, stepping
 from qdata.convert import convert
 from qdata.part import Work, conversations
 from qdata.paths import cache_dir
@@ -65,7 +65,7 @@ def score(data: Path, work: Path) -> dict[str, Any]:
     rows = json.loads((data / ALPACA).read_text(encoding="utf-8"))
     listed = [json.loads(line) for line in (data / TRUTH).read_text(encoding="utf-8").splitlines()]
     known = [one for one in listed if one["status"] != "unknown_split_boundary"]
-    made = tuple(pipeline.steps_of(preset.load("sft-en").steps, "sft-en"))
+    made = tuple(stepping.steps_of(preset.load("sft-en").steps, "sft-en"))
     sources = [Source(path=str(data / ALPACA))]
     convert(sources, None, work / "plain.jsonl")
     cleaned = convert(sources, None, work / "clean.jsonl", steps=made)

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from tests.cli.test_convert import qdata, refused, write
 
-from qdata import pipeline, preset
+from qdata import preset, stepping
 from qdata.paths import shipped
 
 
@@ -141,7 +141,7 @@ def test_a_shipped_preset_is_right(name: str) -> None:
     """It says what it is for, and its steps can be made; one that only drops stands behind those that edit."""
     loaded = preset.load(name)
     assert loaded.about
-    assert pipeline.steps_of(loaded.steps, name)
+    assert stepping.steps_of(loaded.steps, name)
 
 
 def test_workers_do_not_matter() -> None:

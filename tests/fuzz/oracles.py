@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from qdata import plugin, schema
 from qdata.errors import QdataError
 from qdata.part import Work
-from qdata.rows import formats, source
+from qdata.rows import formats, ledger, source
 from qdata.rows.containers._head import BOM
 from qdata.rows.detect import detect, knows
 from qdata.rows.load import load
@@ -203,10 +203,10 @@ def comes_back(part: Part, dialect: str, to: str, work: Path, choice: Choice) ->
     """How many rows of a part could be written; what was written is read as the same conversations."""
     job = Work(part, "train", dialect, choice.rename or {}, (), work / "cache")
     done = write(Writing(job, to, choice.lossy))
-    dropped = sum(done.sums["dropped"].values())
-    hold(done.sums["in"] == done.sums["kept"] + dropped == done.rows, "in = kept + dropped", done.sums)
-    hold(done.book().height == done.rows, "a row that the ledger does not know", done.sums)
-    hold(done.kept + done.dropped().height == done.rows, "a row neither kept nor dropped", done.sums)
+    sums = ledger.sums(done.book())
+    hold(sums["in"] == sums["kept"] + sum(sums["dropped"].values()) == done.rows, "in = kept + dropped", sums)
+    hold(done.book().height == done.rows, "a row that the ledger does not know", sums)
+    hold(done.kept + done.dropped().height == done.rows, "a row neither kept nor dropped", sums)
     endings = source.writable()
     ending = endings[choice.ending % len(endings)]
     if done.kept:
