@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps import _where
+from qdata.rows.steps._where import parse
 from qdata.schema import score_fields
 
 
@@ -24,12 +24,12 @@ class Filter:
     edits: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _where.parse(self.where)  # a mistake is told when the step is made
+        parse(self.where)  # a mistake is told when the step is made
 
     @property
     def reads(self) -> frozenset[str]:
         """The scores it asks for."""
-        return _where.parse(self.where)[1]
+        return parse(self.where)[1]
 
     def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Reason: `filter.where`.
@@ -38,6 +38,6 @@ class Filter:
         >>> shown(Filter("answer.chars > 2 or turns > 2")(example("user: a", "assistant: b")))
         ['filter.where']
         """
-        condition, _ = _where.parse(self.where, score_fields(frame))
+        condition, _ = parse(self.where, score_fields(frame))
         reason = pl.when(~condition.fill_null(False)).then(pl.lit("filter.where"))
         return frame.with_columns(drop=pl.coalesce("drop", reason))
