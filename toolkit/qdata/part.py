@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Read:
+class Read(ABC):
     """Where a part's results lie, and what became of its rows."""
 
     work: Work
@@ -104,9 +105,9 @@ class Read:
     refused: int  # rows that were set aside because the template cannot render them
     scores: list[str]  # the fields of `score` that its rows have
 
+    @abstractmethod
     def ids(self) -> pl.Series:
         """The ids of all rows."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
