@@ -65,7 +65,7 @@ def convert(to: str, **options: Any) -> None:
     fetched, else for the sample that ships with qdata, and `-` for stdin. Without -o the output is
     data/NAME.DIALECT.jsonl; with `-o -` rows go to stdout, JSON lines without a ledger, and the report to stderr.
     """
-    write_rows(to=to, name=to, **options)
+    write_rows(to=to, command="convert", name=to, **options)
 
 
 @main.command(cls=Persona)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tempfile
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.markup import escape
 
-from qdata.cli_base import console, input_options, sources_of
+from qdata.cli_base import console
+from qdata.cli_rows import row_options, write_rows
 from qdata.errors import QdataError
 
 if TYPE_CHECKING:
     from qdata.part import Step
-    from qdata.recipe import Documents
 
 
 class Clean(click.Command):
@@ -56,34 +53,17 @@ def _table(words: Sequence[str]) -> dict[str, Any]:
 
 
 @click.command(cls=Clean)
-@input_options
+@row_options
 @click.option(
     "--preset", metavar="NAME|FILE.toml", help="Steps of a file: sft-en, sft-zh, preference, pretrain, yours."
 )
 @click.option("--step", "steps", multiple=True, metavar="NAME key=value…", callback=step_tables,
               help="One more step, behind those of the preset; docs/recipe.md lists them.")  # fmt: skip
 @click.option("--to", metavar="DIALECT", help="Dialect to write; default: the rows' own.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write; default: data/NAME.clean.jsonl")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and write nothing.")
 @click.option("--samples", default=3, show_default=True, type=click.IntRange(min=0), metavar="N",
               help="Examples of what each step did.")  # fmt: skip
-def clean(
-    inputs: tuple[str, ...],
-    preset: str | None,
-    steps: list[dict[str, Any]],
-    to: str | None,
-    output: Path | None,
-    dry_run: bool,
-    samples: int,
-    from_: str | None,
-    rename: dict[str, str],
-    character: str | None,
-    documents: Documents | None,
-    max_samples: int | None,
-    overwrite: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def clean(preset: str | None, steps: list[dict[str, Any]], samples: int, **options: Any) -> None:
     """Edit and filter rows by steps, with a ledger of every row.
 
     Nothing is deleted in silence: what is dropped lies beside the output with its reason, what is edited as it was
@@ -94,35 +74,12 @@ def clean(
     qdata clean rows.jsonl --preset sft-en
     qdata clean rows.jsonl --step length min_answer=2 --step mask_pii do=drop
     """
-    from qdata import convert as library
-    from qdata import report, workspace
-    from qdata.rows.provenance import manifest_beside
+    from qdata import report
 
-    workspace.check()
-    if not inputs:
-        raise QdataError("no input given; wanted files, folders or a catalogue name (`qdata catalog` lists them)")
-    made = _steps(preset, steps)
-    how: dict[str, Any] = {"character": character, "documents": documents, "max_samples": max_samples}
-    sources = sources_of(inputs, format=from_, map=rename, **how)
-    report.left_out(console, sources)
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "clean.jsonl" if dry_run else output or library.default_output(sources, "clean")
-        ours = output is None and target.exists() and manifest_beside(target) is not None
-        result = library.convert(sources, to, target, steps=made, replace=overwrite or ours, console=console, **options)
-        report.notices(console, result.inputs)
-        report.set_aside(console, result.aside, ledger=not dry_run)
-        report.cleaned(console, result.manifest, target, samples)
-        if as_json:
-            click.echo(json.dumps(result.manifest, ensure_ascii=False, indent=2))
-        if dry_run:
-            console.print("[bold]nothing was written (--dry-run)[/]", highlight=False)
-            return
-    workspace.remember("rows", target)
-    console.print(
-        f"[bold green]{escape(str(target))}[/]  ({result.manifest['to']}; ledger, manifest, dropped rows: "
-        f"{escape(target.name)}.qdata/)",
-        highlight=False,
-    )
+    def tell(written: Path, manifest: dict[str, Any]) -> None:
+        report.cleaned(console, manifest, written, samples)
+
+    write_rows(command="clean", name="clean", steps=_steps(preset, steps), tell=tell, **options)
 
 
 def _steps(preset: str | None, tables: list[dict[str, Any]]) -> tuple[Step, ...]:

@@ -6,14 +6,17 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from qdata.cli_base import console, input_options, sources_of
 from qdata.errors import QdataError
+
+if TYPE_CHECKING:
+    from qdata.recipe import Source
 
 STDOUT = Path("-")
 
@@ -34,6 +37,7 @@ def write_rows(
     to: str | None,
     output: Path | None,
     *,
+    command: str,
     name: str,
     from_: str | None,
     rename: dict[str, str],
@@ -42,11 +46,15 @@ def write_rows(
     max_samples: int | None,
     overwrite: bool,
     as_json: bool,
+    dry_run: bool = False,
+    check: Callable[[Sequence[Source]], None] | None = None,
+    tell: Callable[[Path, dict[str, Any]], None] | None = None,
     **options: Any,
 ) -> None:
     """Rows of the inputs to rows of `to` (None: their own dialect), as `qdata.convert.convert` does it, and a report.
 
-    Without an output the rows go to data/INPUT.NAME.jsonl. `options` are handed on.
+    Without an output the rows go to data/INPUT.NAME.jsonl. `check` may refuse the inputs before any work; `tell` says
+    what `command` did, of the file that was written and its manifest. `options` are handed on.
     """
     from qdata import convert as library
     from qdata import report, workspace
@@ -60,22 +68,25 @@ def write_rows(
     how: dict[str, Any] = {"character": character, "documents": documents, "max_samples": max_samples}
     sources = sources_of(inputs, format=from_, map=rename, **how)
     report.left_out(console, sources)
-    if output == STDOUT:
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "stdout.jsonl"
-            result = library.convert(sources, to, target, console=console, **options)
-            report.notices(console, result.inputs)
-            report.set_aside(console, result.aside, ledger=False)
-            console.print(report.rows_line(result.manifest["rows"]), highlight=False)
+    if check:
+        check(sources)
+    passing = dry_run or output == STDOUT  # nothing stays on the disk
+    with tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch) / f"{name}.jsonl" if passing else output or library.default_output(sources, name)
+        ours = output is None and target.exists() and manifest_beside(target) is not None
+        options |= {"command": command, "replace": overwrite or ours, "console": console}
+        result = library.convert(sources, to, target, **options)
+        if not passing:
+            workspace.remember("rows", target)
+        if as_json:
+            click.echo(json.dumps(result.manifest, ensure_ascii=False, indent=2))
+        report.notices(console, result.inputs)
+        report.set_aside(console, result.aside, ledger=not passing)
+        if tell:
+            tell(target, result.manifest)
+        report.converted(console, result.manifest, None if passing else target, result.sample)
+        if dry_run:
+            console.print("[bold]nothing was written[/] (--dry-run)", highlight=False)
+        elif output == STDOUT:
             with target.open("rb") as rows:
                 shutil.copyfileobj(rows, sys.stdout.buffer)
-        return
-    target = output or library.default_output(sources, name)
-    ours = output is None and target.exists() and manifest_beside(target) is not None
-    result = library.convert(sources, to, target, replace=overwrite or ours, console=console, **options)
-    workspace.remember("rows", target)
-    if as_json:
-        click.echo(json.dumps(result.manifest, ensure_ascii=False, indent=2))
-    report.notices(console, result.inputs)
-    report.set_aside(console, result.aside)
-    report.converted(console, result.manifest, target, result.sample)

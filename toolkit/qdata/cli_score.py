@@ -42,7 +42,9 @@ def score(by: str, seed: int, **options: Any) -> None:
             local.append(step(steps, f"score_{name}", settings, name))
         else:
             raise QdataError(f"--by: no scorer is called {name!r}.{did_you_mean(name, [*scorers, *over_all])}")
-    write_rows(to=None, name="scored", seed=seed, steps=tuple(local), global_steps=tuple(last), **options)
+    write_rows(
+        to=None, command="score", name="scored", seed=seed, steps=tuple(local), global_steps=tuple(last), **options
+    )
 
 
 def _list(scorers: list[str], over_all: list[str]) -> None:
@@ -76,7 +78,7 @@ def filter_rows(where: str, **options: Any) -> None:
     from qdata.stepping import step
 
     made = step(steps, "filter", {"where": where}, "--where")
-    write_rows(to=None, name="filtered", steps=(made,), **options)
+    write_rows(to=None, command="filter", name="filtered", steps=(made,), **options)
 
 
 @click.command()
@@ -117,4 +119,4 @@ def dedup(on: str, system: bool, normalize: str, keep: str, **options: Any) -> N
         raise QdataError(f"--keep {keep!r}: wanted score.NAME")
     settings = {"on": on, "system": system, "normalize": names, "keep": keep}
     made = step(global_steps, "exact", settings, "dedup")
-    write_rows(to=None, name="dedup", global_steps=(made,), **options)
+    write_rows(to=None, command="dedup", name="dedup", global_steps=(made,), **options)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
+import functools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
 
-from qdata.cli_base import Persona, console, input_options, persona_values, sources_of
+from qdata.cli_base import Persona, console, persona_values
+from qdata.cli_rows import row_options, write_rows
 from qdata.errors import QdataError
-from qdata.recipe import Documents, structure
+from qdata.recipe import structure
 
 if TYPE_CHECKING:
     from qdata.part import Step
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Persona)
-@input_options
+@row_options
 @click.option("--set", "text", metavar="TEXT", help="Replace every system prompt, and fill in missing ones.")
 @click.option("--fill", metavar="TEXT", help="Fill in missing system prompts only.")
 @click.option("--drop", is_flag=True, help="Take all system prompts away.")
@@ -36,64 +36,28 @@ if TYPE_CHECKING:
               help='"I am Qwen, by Alibaba Cloud" and its like become the persona\'s name and author.')  # fmt: skip
 @click.option("--to", metavar="DIALECT", help="Dialect to write; default: the one the rows are in.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; show up to ten rows before and after, and the counts.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write; default: data/NAME.system.jsonl")
-def system(
-    inputs: tuple[str, ...],
-    to: str | None,
-    output: Path | None,
-    dry_run: bool,
-    from_: str | None,
-    rename: dict[str, str],
-    character: str | None,
-    documents: Documents | None,
-    max_samples: int | None,
-    overwrite: bool,
-    as_json: bool,
-    seed: int,
-    strict: bool,
-    workers: int,
-    **wanted: Any,
-) -> None:
+def system(to: str | None, dry_run: bool, **options: Any) -> None:
     """Rewrite the system prompts of conversations, and who the model says it is.
 
     The ledger keeps every row before and after. By language or source, and in recipes: the steps system_set,
     system_pool, system_card, identity. See docs/system.md.
     """
-    from qdata import convert as library
-    from qdata import report, workspace
-    from qdata.rows.provenance import manifest_beside
+    wanted = {name: options.pop(name) for name in ("text", "fill", "drop", "pool", "card", "persona", "identity")}
+    sets = not wanted["drop"] and any(wanted[name] for name in ("text", "fill", "pool", "card"))
 
-    workspace.check()
-    if not inputs:
-        raise QdataError("no input given; wanted files, folders or a catalogue name (`qdata catalog` lists them)")
-    steps = _steps(wanted)
-    how: dict[str, Any] = {"character": character, "documents": documents, "max_samples": max_samples}
-    sources = sources_of(inputs, format=from_, map=rename, **how)
-    report.left_out(console, sources)
-    if not wanted["drop"] and any(wanted[name] for name in ("text", "fill", "pool", "card")):
-        _refuse_without_place(sources, to)
-    options: dict[str, Any] = {"steps": steps, "strict": strict, "workers": workers, "seed": seed, "console": console}
-    if dry_run:
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "rows.jsonl"
-            result = library.convert(sources, to, target, **options)
-            if as_json:
-                click.echo(json.dumps(result.manifest, ensure_ascii=False, indent=2))
-            report.notices(console, result.inputs)
-            report.set_aside(console, result.aside, ledger=False)
-            _show(target, samples=10)
-        console.print("[bold]nothing was written[/] (--dry-run)", highlight=False)
-        return
-    target = output or library.default_output(sources, "system")
-    ours = output is None and target.exists() and manifest_beside(target) is not None
-    result = library.convert(sources, to, target, replace=overwrite or ours, **options)
-    workspace.remember("rows", target)
-    if as_json:
-        click.echo(json.dumps(result.manifest, ensure_ascii=False, indent=2))
-    report.notices(console, result.inputs)
-    report.set_aside(console, result.aside)
-    _show(target)
-    report.converted(console, result.manifest, target, result.sample)
+    def tell(written: Path, _: dict[str, Any]) -> None:
+        _show(written, samples=10 if dry_run else 0)
+
+    write_rows(
+        command="system",
+        name="system",
+        to=to,
+        dry_run=dry_run,
+        steps=_steps(wanted),
+        check=functools.partial(_refuse_without_place, to=to) if sets else None,
+        tell=tell,
+        **options,
+    )
 
 
 def _steps(wanted: Mapping[str, Any]) -> tuple[Step, ...]:
@@ -145,7 +109,7 @@ def _toml(file: Path) -> dict[str, Any]:
         raise QdataError(f"--pool {file}: not valid TOML: {error}") from None
 
 
-def _refuse_without_place(sources: tuple[Source, ...], to: str | None) -> None:
+def _refuse_without_place(sources: Sequence[Source], to: str | None) -> None:
     """Raises QdataError where the rows' dialect, or the one to write, has no place for a system prompt."""
     from qdata import pipeline, plugin
     from qdata.rows import formats, kinds
@@ -163,7 +127,7 @@ def _refuse_without_place(sources: tuple[Source, ...], to: str | None) -> None:
             )
 
 
-def _show(written: Path, samples: int = 0) -> None:
+def _show(written: Path, samples: int) -> None:
     """How many rows were changed in which way, and some of each way before and after, line by line."""
     from qdata.changes import changes, lines
 

@@ -41,6 +41,7 @@ def convert(
     *,
     steps: tuple[Step, ...] = (),
     global_steps: tuple[GlobalStep, ...] = (),
+    command: str = "convert",
     base: Path = Path(),
     replace: bool = False,
     strict: bool = False,
@@ -98,7 +99,7 @@ def convert(
         done = gathered.done
         told = _refuse(done, works, strict, to, lossy)
         facts = {
-            "command": "convert",
+            "command": command,
             "code_sha256": code_sha256(),
             "versions": manifest.versions(),
             "sample": any(found.samples for found in inputs),

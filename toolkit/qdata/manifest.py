@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from qdata.part import Done, Read, code_sha256, step_facts
+from qdata.rows import provenance
 
 if TYPE_CHECKING:
     from qdata.pipeline import Found, Plan
@@ -36,11 +38,18 @@ def inputs_of(inputs: Sequence[Found], done: Sequence[Read]) -> list[dict[str, A
                 "documents": one.documents,
                 "max_samples": one.max_samples,
                 "sample": bool(found.samples),
+                "made_by": _made_by(one.path),
                 "split": next((d.work.split for d in done if d.work.part.path == one.path), "train"),
                 "parts": [{"start": p.start, "stop": p.stop, "first": p.first, "sha256": p.sha256} for p in parts],
             }
         )
     return listed
+
+
+def _made_by(path: Path) -> dict[str, str] | None:
+    """The command of ours that wrote an input, and the file by name and content: where its rows' history goes on."""
+    beside = provenance.manifest_beside(path)
+    return {"command": beside["command"], **beside["output"]} if beside else None
 
 
 def steps_of(done: Sequence[Done]) -> list[dict[str, Any]]:

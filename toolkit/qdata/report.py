@@ -113,8 +113,8 @@ def rows_line(rows: dict[str, Any]) -> str:
     )
 
 
-def converted(console: Console, manifest: dict[str, Any], output: Path, sample: dict[str, Any] | None) -> None:
-    """The end of `qdata convert`."""
+def converted(console: Console, manifest: dict[str, Any], output: Path | None, sample: dict[str, Any] | None) -> None:
+    """The end of a command that writes rows; without an output, of one that kept none."""
     from qdata.rows.detect import shorten
 
     if sample:
@@ -123,10 +123,12 @@ def converted(console: Console, manifest: dict[str, Any], output: Path, sample: 
     _scores(console, manifest["scores"])
     for what, count in manifest["left_out"].items():
         console.print(f"[bold yellow]left out[/] of {count:,} rows: {escape(what)}", highlight=False)
-    console.print(
-        f"[bold green]{escape(str(output))}[/]  ({manifest['to']}; ledger, manifest: {escape(output.name)}.qdata/)",
-        highlight=False,
-    )
+    if output:
+        console.print(
+            f"[bold green]{escape(str(output))}[/]  ({manifest['to']}; ledger, manifest, dropped rows: "
+            f"{escape(output.name)}.qdata/)",
+            highlight=False,
+        )
 
 
 def cleaned(console: Console, manifest: dict[str, Any], output: Path, samples: int) -> None:
@@ -142,7 +144,6 @@ def cleaned(console: Console, manifest: dict[str, Any], output: Path, samples: i
         for row, before, after in line.samples:
             shown = f"{_visible(before)} [cyan]→[/] {_visible(after)}" if not line.reason else _visible(before)
             console.print(f"                [dim]{escape(row)}[/]  {shown}", highlight=False)
-    console.print(escape(rows_line(manifest["rows"])), highlight=False)
 
 
 def _visible(text: str, width: int = 90) -> str:

@@ -28,11 +28,16 @@ def last(kind: str) -> Path:
     return Path(found)
 
 
+def newest() -> Path:
+    """The last output of any kind. Raises QdataError as `last`."""
+    return last(next(reversed(_read()), "rows"))
+
+
 def remember(kind: str, path: Path) -> None:
-    """Notes an output as the last of its kind."""
+    """Notes an output as the last of its kind, and of all."""
     here = Path.cwd()
     short = path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path.resolve()
-    notes = _read() | {kind: short.as_posix()}
+    notes = {other: path for other, path in _read().items() if other != kind} | {kind: short.as_posix()}
     with whole(FILE, replace=True) as partial:
         partial.write_text(json.dumps(notes, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 

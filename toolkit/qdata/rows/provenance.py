@@ -1,4 +1,4 @@
-"""Rows that `qdata convert` wrote keep the ids of the rows they came from.
+"""Rows that a command of ours wrote keep the ids of the rows they came from.
 
 Beside an output FILE lies FILE.qdata/ with a manifest and a ledger. When FILE is read again, and is still the file
 that was written, its rows get back their first ids and sources: one row can be followed through any number of files.
@@ -25,14 +25,14 @@ def sidecar(path: Path) -> Path:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether a folder was made by `qdata convert`, beside a file."""
+    """Whether a folder was made by a command of ours, beside a file of rows."""
     return _manifest(folder) is not None
 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
     try:
         found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        said = found["command"] == "convert" and found["output"]["sha256"] and isinstance(found["inputs"], list)
+        said = found["command"] and found["to"] and found["output"]["sha256"] and isinstance(found["inputs"], list)
     except (OSError, ValueError, KeyError, TypeError):
         return None  # somebody else's, whatever it is
     return found if said and (folder / "ledger.parquet").is_file() else None
@@ -41,12 +41,23 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
 def manifest_beside(path: Path) -> dict[str, Any] | None:
     """The manifest beside a file, or None where there is none of ours or the file was edited since."""
     manifest = _manifest(sidecar(path))
-    return manifest if manifest and manifest["output"]["sha256"] == file_sha256(path) else None
+    return manifest if manifest and manifest["output"]["sha256"] == _sha256(path, _stamp(path)) else None
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Makes caches notice a changed file."""
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
 
 
 @functools.cache
-def _origins(path: Path, stamp: tuple[int, int]) -> pl.DataFrame | None:
-    """`ordinal`, `first_row` and `first_source` of a file's rows; `stamp` makes the cache notice a changed file."""
+def _sha256(path: Path, _: tuple[int, int]) -> str:
+    return file_sha256(path)
+
+
+@functools.cache
+def _origins(path: Path, _: tuple[int, int]) -> pl.DataFrame | None:
+    """`ordinal`, `first_row` and `first_source` of a file's rows."""
     if manifest_beside(path) is None:
         return None
     book = pl.read_parquet(sidecar(path) / "ledger.parquet", glob=False).filter(pl.col("action") != "dropped")
@@ -55,8 +66,7 @@ def _origins(path: Path, stamp: tuple[int, int]) -> pl.DataFrame | None:
 
 
 def _origins_of(path: Path) -> pl.DataFrame | None:
-    stat = path.stat()
-    return _origins(path, (stat.st_mtime_ns, stat.st_size))
+    return _origins(path, _stamp(path))
 
 
 def key(path: Path) -> str | None:
