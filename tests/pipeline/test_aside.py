@@ -183,6 +183,15 @@ def test_nothing_left_for_several_reasons_is_refused(small: Path) -> None:
     assert "nothing is left to train: 1 complete.empty_answer, 1 read.not_json" in done.stderr
 
 
+def test_of_two_kinds_of_mistakes_both_are_named(small: Path) -> None:
+    """Many lines of one kind do not hide the other."""
+    write("mixed.jsonl", [BROKEN] * 9 + [GOOD, ODD])
+    told = invoke("render", "mixed.jsonl", *road("render", small)[0]).stderr
+    assert "mixed.jsonl, line 1: not valid JSON" in told
+    assert "mixed.jsonl#11" in told
+    assert "10 rows (of 11) were set aside" in told
+
+
 def test_a_long_broken_beginning_costs_its_rows(here: Path) -> None:
     """Where the first megabytes are broken, the dialect is told by the first row that is not."""
     write("a.jsonl", [*["{" + "x" * 100_000] * 30, GOOD])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import re
 from abc import ABC, abstractmethod
@@ -163,7 +164,8 @@ def process(work: Work) -> Done:
             frame, rendered, refused = _rendered(frame, work.rendering, partial / "tokens.arrow")
         kept = frame.filter(pl.col("drop").is_null())
         open_ones = unfilled(kept.lazy()).collect()
-        aside = [*((b.ordinal, b.reason) for b in bad), *refused.items()]
+        both = itertools.zip_longest(((b.ordinal, b.reason) for b in bad), refused.items())  # some of each are named
+        aside = [one for pair in both for one in pair if one]
         facts = {
             "rows": frame.height,
             "kept": kept.height,
