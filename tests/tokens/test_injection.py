@@ -37,14 +37,16 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def built(folder: Path, tokenizer: Path, rows: list[Row] | list[list[Row]], **options: Any) -> Path:
+def built(
+    folder: Path, tokenizer: Path, rows: list[Row] | list[list[Row]], strict: bool = False, **options: Any
+) -> Path:
     """Shards of rows: lists of messages, or whole rows."""
     file = folder / "data/rows.jsonl"
     file.parent.mkdir(parents=True)
     whole = [row if isinstance(row, dict) else {"messages": row} for row in rows]
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in whole), encoding="utf-8")
     recipe = DataRecipe(sources=(Source(path=str(file)),), tokenizer=str(tokenizer), **options)
-    pipeline.build(recipe, folder / "out")
+    pipeline.build(recipe, folder / "out", strict=strict)
     return folder / "out"
 
 
@@ -149,14 +151,19 @@ def test_error_names_the_row(tmp_path: Path, tagged: Path) -> None:
     assert len(read(built(tmp_path / "clean", tagged, [PLAIN], specials="error"))) == 1
 
 
-def test_private_characters_are_refused_only_when_needed(tmp_path: Path, tagged: Path) -> None:
-    """Alone they are text like any other; where control tokens must be hidden they would be mistaken."""
+def test_a_row_with_private_characters_is_set_aside(tmp_path: Path, tagged: Path) -> None:
+    """They would be mistaken for hidden control tokens; that row alone goes, whatever its neighbours hold."""
     private = said("a\U0010f000b", "c\U0010f3ff")
-    (row,) = read(built(tmp_path / "alone", tagged, [private], template="chatml"))
-    assert decoded(tagged, row["input_ids"]) == Template.load("chatml").render(private)
-    with pytest.raises(QdataError, match=r"data/rows\.jsonl#2: holds private-use characters.*--specials keep"):
-        built(tmp_path / "both", tagged, [in_role("user"), private])
-    assert len(read(built(tmp_path / "keep", tagged, [in_role("user"), private], specials="keep"))) == 2
+    for neighbour in (PLAIN, in_role("user")):
+        with pytest.raises(QdataError, match=r"data/rows\.jsonl#2: holds private-use characters.*--specials keep"):
+            built(tmp_path / f"strict {neighbour is PLAIN}", tagged, [neighbour, private], strict=True)
+        folder = built(tmp_path / f"both {neighbour is PLAIN}", tagged, [neighbour, private])
+        (row,) = read(folder)
+        assert row["rows"] == ["data/rows.jsonl#1"]
+        told = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["rows"]["dropped"]
+        assert told == {"render.holds private-use characters": 1}
+    kept = read(built(tmp_path / "keep", tagged, [in_role("user"), private], specials="keep"))
+    assert len(kept) == 2
 
 
 def test_the_manifest_counts_rows_with_control_tokens(tmp_path: Path, tagged: Path) -> None:

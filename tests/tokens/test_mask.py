@@ -137,8 +137,8 @@ def views(
 ) -> dict[tuple[str, bool], Samples] | None:
     """The samples of one conversation under every loss, expanded or not; None where it is refused."""
     frame = rows_of([(messages, tools)])
-    hidden, controls = injection.hide(frame, encoder.controls) if specials == "text" else (frame, 0)
     try:
+        hidden, controls = injection.hide(frame, encoder.controls) if specials == "text" else (frame, 0)
         rendered = render(template, hidden, think).pieces
     except QdataError:
         return None

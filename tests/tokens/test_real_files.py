@@ -29,7 +29,7 @@ pytest.importorskip("transformers")
 
 MANIFEST = tomllib.loads((Path(__file__).parents[1] / "real_files.toml").read_text(encoding="utf-8"))
 CHATS: list[dict[str, Any]] = MANIFEST["chat"]
-SMALL, SAMPLE = 300, 100  # rows
+SMALL, SAMPLE, LARGE = 300, 100, 600  # rows
 PERSONA = {"name": "沐雪", "author": "Moemu"}
 
 # Our template, the vendor's, and whose vocabulary both are rendered into.
@@ -106,7 +106,11 @@ def test_no_file_is_overlooked(real_data: Path) -> None:
     assert files - chats == others
 
 
-@pytest.mark.parametrize("chat", CHATS, ids=by_path)
+@pytest.mark.parametrize(
+    "chat",
+    [pytest.param(chat, marks=pytest.mark.slow) if chat["rows"] > LARGE else chat for chat in CHATS],
+    ids=by_path,
+)
 def test_a_file_is_read(chat: dict[str, Any], real_data: Path, tmp_path: Path) -> None:
     """As many rows as the manifest says, and as many kept; each conversation says something."""
     options = {"specials": "keep", "template": "qwen3"}

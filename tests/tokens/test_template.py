@@ -232,7 +232,7 @@ def test_a_default_system_equals_sending_it(name: str, official: Official, trans
     turns = st.tuples(_said("user"), st.lists(_said("user", "assistant"), max_size=2)).map(lambda t: [t[0], *t[1]])
 
     @given(TEXTS.filter(bool), turns, TOOLS, st.booleans())
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=30, deadline=None)
     def law(text: str, messages: list[dict[str, Any]], tools: Any, prompt: bool) -> None:
         changed = template.with_default_system(text)
         sent = [{"role": "system", "content": text}, *messages]

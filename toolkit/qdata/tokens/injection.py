@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from qdata.errors import QdataError
+from qdata.errors import RefusedRowsError
 from qdata.schema import MESSAGE
 
 POLICIES = ("keep", "text", "error")
@@ -99,20 +99,20 @@ def _calls_unescaped() -> pl.Expr:
 def hide(frame: pl.DataFrame, controls: Controls) -> tuple[pl.DataFrame, int]:
     """A CONVERSATION frame with control tokens in texts hidden, and in how many rows there were any.
 
-    Raises QdataError when the data itself uses the private characters.
+    Raises RefusedRowsError for rows that use the private characters themselves, whatever their neighbours hold.
     """
-    which = frame.select(hit=holds(controls))["hit"] if controls.special else pl.Series([False])
-    if not which.any():
+    if not controls.special:
         return frame, 0
+    which = frame.select(hit=holds(controls))["hit"]
     texts = [pl.element().struct.field(name).str.contains(PRIVATE) for name in ("content", "reasoning", "tool_calls")]
     inside = pl.col("messages").list.eval(pl.any_horizontal(texts).fill_null(False)).list.any().fill_null(False)
-    frame = frame.with_columns(_unescaped(pl.col("tools")), _calls_unescaped())
-    private = inside | pl.col("tools").str.contains(PRIVATE).fill_null(False)
-    if frame.select(private.any()).item():
-        raise QdataError(
-            f"{frame.filter(private)['row'][0]}: holds private-use characters U+10F000 to U+10F3FF, which stand for "
-            f"control tokens while these are trained as text; remove them, or pass --specials keep"
-        )
+    if which.any():
+        frame = frame.with_columns(_unescaped(pl.col("tools")), _calls_unescaped())
+    private = frame.filter(inside | pl.col("tools").str.contains(PRIVATE).fill_null(False))["row"]
+    if len(private):
+        raise RefusedRowsError(dict.fromkeys(private.to_list(), _PRIVATE_INSIDE))
+    if not which.any():
+        return frame, 0
 
     def replaced(text: pl.Expr, tokens: tuple[str, ...]) -> pl.Expr:
         return text.str.replace_many(list(tokens), [controls.hidden(t) for t in tokens]) if tokens else text
@@ -129,3 +129,9 @@ def hide(frame: pl.DataFrame, controls: Controls) -> tuple[pl.DataFrame, int]:
         replaced(pl.col("tools"), controls.special),
     )
     return hidden, int(which.sum())
+
+
+_PRIVATE_INSIDE = (
+    "holds private-use characters, U+10F000 to U+10F3FF, which stand for control tokens while these are trained as "
+    "text; remove them, or pass --specials keep"
+)
