@@ -128,9 +128,7 @@ def main() -> None:
     rows = json.loads((Path(os.environ["QDATA_REAL_DATA"]) / "alpaca/alpaca_data.json").read_text(encoding="utf-8"))
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     result: dict[str, Any] = {"machine": machine, "repeat": arguments.repeat, "workers": arguments.workers}
-    target = HERE / "results" / "read.json"
-    known = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
-    result["cases"] = known["cases"] if result.items() <= known.items() else {}
+    measured: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         for times in arguments.times:
@@ -147,11 +145,15 @@ def main() -> None:
                 for number in range(arguments.repeat):
                     out = str(folder / f"out{times}-{number}.jsonl")
                     many.append(run(script, folder, *(out if one == "OUT" else one for one in given)))
-                result["cases"][f"{name}, ×{times}"] = told(many)
+                measured[f"{name}, ×{times}"] = told(many)
         if arguments.huge:
             file = written(rows, -(-HUGE // len(rows)), folder, kinds=("jsonl",), most=HUGE)["jsonl"]
             many = [run(CONVERT, folder, str(file), str(arguments.workers), str(folder / "huge.jsonl"))]
-            result["cases"]["jsonl → jsonl, 10,000,000 rows"] = told(many)
+            measured["jsonl → jsonl, 10,000,000 rows"] = told(many)
+    target = HERE / "results" / "read.json"
+    known = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
+    result["cases"] = known["cases"] if result.items() <= known.items() else {}
+    result["cases"] |= measured
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     print(target.read_text(encoding="utf-8"))
