@@ -120,11 +120,34 @@ def test_content_hash_equals_the_slow_road(rows: list[dict[str, Any]]) -> None:
     assert schema.with_content_hash(made)["content_hash"].to_list() == [slow_hash(row) for row in rows]
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(PLAIN, min_size=1, max_size=4),
+    st.sampled_from(["reasoning", "name", "tool_calls"]),
+    st.sampled_from(["text", "tools", "chosen", "rejected"]),
+    st.booleans(),
+    TEXT,
+)
+def test_content_hash_is_the_same_where_all_rows_have_the_same_fields(
+    said: list[list[dict[str, Any]]], field: str, column: str, is_missing_once: bool, text: str
+) -> None:
+    """Which is the quick way; and where the last row or message lacks what all others have."""
+    also = [turn("assistant", text)] if column in ("chosen", "rejected") else text
+    rows = [conversation([m | {field: text} for m in messages], **{column: also}) for messages in said]
+    if is_missing_once:
+        rows[-1]["messages"][-1][field] = None
+    for some in (rows, [row | {column: None} for row in rows], [*rows, rows[0] | {column: None}]):
+        hashed = schema.with_content_hash(frame(some))["content_hash"].to_list()
+        assert hashed == [slow_hash(row) for row in some]
+
+
 def test_every_character_is_escaped_as_the_standard_library_does() -> None:
     """polars' escapes are part of our hashes: none of them may change with its version."""
     texts = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
     made = schema.conform(pl.LazyFrame({"text": texts})).select(c=schema.canonical_json()).collect()["c"]
     assert made.to_list() == [json_text({"text": text}) for text in texts]
+    rows = frame([conversation([turn("user", "".join(texts))])])
+    assert schema.with_content_hash(rows)["content_hash"].item() == slow_hash(rows.row(0, named=True))
 
 
 @settings(max_examples=50, deadline=None)

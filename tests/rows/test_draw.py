@@ -108,8 +108,8 @@ def test_a_recipe_draws_before_its_steps(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "{{name}}", "response": "a"}\n' * 40, encoding="utf-8")
     (named,) = map(pipeline.process, pipeline.works_of(filled, tmp_path, tmp_path / "cache", None)[1])
     assert named.edits().height == 20, "steps do not touch what is not drawn"
-    other = pipeline.works_of(DataRecipe(sources=recipe.sources, seed=1), tmp_path, tmp_path / "cache", None)[1]
-    assert other[0].key != works[0].key, "another draw is another result"
+    (other,) = pipeline.works_of(DataRecipe(sources=recipe.sources, seed=1), tmp_path, tmp_path / "cache", None)[1]
+    assert other.key != done.work.key, "another draw is another result"
 
 
 def test_rows_that_were_converted_are_drawn_from_anew(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_what_is_written_is_read_again(value: Any) -> None:
 def test_the_quick_look_misses_no_long_number(number: int, around: str, before: str) -> None:
     """Wherever a number may stand in JSON lines it is seen; where none may begin, digits are only digits."""
     assert exact.has_long_digits(json.dumps(before).encode() + b"\n" + (around % number).encode())
-    for no_number in (f'"x{number}"', f'{{"a": 0.{number}}}', f'["第{number}号"]'):
+    for no_number in (f'"x{number}"', f'{{"a": 0.{number}}}', f'["第{number}号"]', f'["a: {number}"]'):
         assert not exact.has_long_digits(no_number.encode())
 
 

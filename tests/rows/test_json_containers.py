@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.rows.test_containers import COMPRESSED, NESTED, SIZES, Row, written
+from tests.rows.test_exact import WHOLE
 from tests.rows.test_source import rows_of, write
 from tests.test_schema import JSON, TEXT
 
@@ -63,6 +64,44 @@ def test_items_and_keys_are_found_by_bytes(pairs: list[tuple[str, Any]], step: i
         found = [json.loads(text[item.start : item.stop] or b"null") for item in json_scan.items(blocks)]
         assert found == (objects or [None])
         assert json_scan.keys(text) == _keys(objects)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text('"\\\\{}[],: a第', max_size=90), max_size=9), st.integers(1, 300))
+@example(["\\" * 63, '"' * 64, "\\" * 128 + '"'], 64)
+def test_borders_are_those_a_walk_over_the_text_finds(texts: list[str], step: int) -> None:
+    """Character by character, in blocks that are longer and shorter than what is looked at at once."""
+    text = json.dumps([{"a": [one, {one: 1}]} for one in texts], ensure_ascii=False).encode()
+    blocks = [text[i : i + step] for i in range(0, len(text), step)]
+    assert [at for some in json_scan.borders(blocks) for at in some.tolist()] == _walk(text)
+
+
+def _walk(text: bytes) -> list[int]:
+    """The bracket that opens the array, its own commas, the bracket that closes it."""
+    found, depth, in_string, escaped = [], 0, False, False
+    for at, char in enumerate(text.decode("latin-1")):
+        if in_string:
+            in_string = escaped or char != '"'
+            escaped = not escaped and char == "\\"
+        elif char == '"':
+            in_string = True
+        elif char in "[{":
+            depth += 1
+            found += [at] if depth == 1 else []
+        elif char in "]},":
+            found += [at] if depth == 1 else []
+            depth -= char != ","
+    return found
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.dictionaries(TEXT, JSON | WHOLE | st.text("0123456789,", max_size=30), max_size=3)), SIZES)
+def test_long_integers_of_an_array_are_read_exactly(rows: list[Row], size: int) -> None:
+    """In whichever items they stand; digits in texts are only digits."""
+    text = json.dumps(rows, indent=1)
+    with tempfile.TemporaryDirectory() as folder:
+        found = rows_of(write(Path(folder), "f.json", text), size)
+    assert found == Rows(list(range(1, len(rows) + 1)), json.loads(text), [])
 
 
 def _keys(value: Any) -> int:

@@ -69,7 +69,7 @@ def convert(
         inputs = pipeline.find(sources, base)
         pipeline.refuse_samples(inputs, strict)
         to = to or _one_dialect(inputs)
-        works = [
+        works = (
             Work(
                 one,
                 "train",
@@ -81,23 +81,22 @@ def convert(
                 draw=drawn,
                 global_steps=global_steps,
             )
-            for f, parts, drawn in pipeline.parts_of(inputs, seed)
-            for one in parts
-        ]
-        writings = [Writing(work, to, lossy) for work in works]
+            for f, one, drawn in pipeline.parts_of(inputs, seed)
+        )
+        writings = (Writing(work, to, lossy) for work in works)
         results: Iterable[Written] = pipeline.progress(
-            local.run(write, writings, workers), len(works), "converting", console
+            local.run(write, writings, workers), pipeline.parts_expected(inputs), "converting", console
         )
         decisions = None
         if global_steps:
             results = list(results)
-            _refuse(results, works, strict, to, lossy)
+            _refuse(results, strict, to, lossy)
             decisions = decide.decide(global_steps, [one.directory for one in results])
         beside.mkdir()
         with containers.sink(partial, output.name, plugin.find(formats, to).columns) as sink:
             gathered = gather.gather(results, decisions, sink, beside, output.name)
         done = gathered.done
-        told = _refuse(done, works, strict, to, lossy)
+        told = _refuse(done, strict, to, lossy)
         facts = {
             "command": command,
             "code_sha256": code_sha256(),
@@ -117,11 +116,11 @@ def convert(
     return Converted(facts, inputs, gathered.first, told)
 
 
-def _refuse(done: Sequence[Written], works: Sequence[Work], strict: bool, to: str, lossy: bool) -> Aside:
+def _refuse(done: Sequence[Written], strict: bool, to: str, lossy: bool) -> Aside:
     """What was set aside. Raises QdataError for all that makes the output one that nobody should have."""
     told = aside.refuse(done, strict)
-    if works:
-        stepping.refuse_unknown_scores((*works[0].steps, *works[0].global_steps), done)
+    if done:
+        stepping.refuse_unknown_scores((*done[0].work.steps, *done[0].work.global_steps), done)
     _refuse_lost(done, to, lossy)
     return told
 

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
@@ -28,7 +28,9 @@ from qdata.rows import ledger, load, provenance
 from qdata.rows.draw import Draw
 from qdata.rows.parts import Bad, Part
 from qdata.rows.steps.placeholders import unfilled
-from qdata.tokens.template import Template
+
+if TYPE_CHECKING:  # jinja2, which who makes no tokens need not load
+    from qdata.tokens.template import Template
 
 Step = Callable[[pl.LazyFrame], pl.LazyFrame]
 NAMED = 5  # rows that were set aside, by name; the others are counted

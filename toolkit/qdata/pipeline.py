@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -140,7 +141,7 @@ def plan(recipe: DataRecipe, base: Path = Path()) -> Plan:
     )
     inputs, works = works_of(recipe, base, cache, rendering)
     _refuse_other_kinds(inputs)
-    return Plan(recipe, inputs, works, template, tokenizer)
+    return Plan(recipe, inputs, list(works), template, tokenizer)
 
 
 def _refuse_other_kinds(inputs: Sequence[Found]) -> None:
@@ -196,33 +197,44 @@ def _template_and_tokenizer(recipe: DataRecipe, base: Path, cache: Path) -> tupl
 
 def works_of(
     recipe: DataRecipe, base: Path, cache: Path, rendering: Rendering | None
-) -> tuple[list[Found], list[Work]]:
+) -> tuple[list[Found], Iterator[Work]]:
     """The files of a recipe and their parts, each with all that is done to it; without a rendering, no tokens."""
     all_steps, at_last = local_steps(recipe, base), global_steps(recipe)
     inputs = find([*recipe.sources, *recipe.validation], base)  # together, so that no two files have one name
-    works: list[Work] = []
-    for found, parts, drawn in parts_of(inputs, recipe.seed):
+
+    def work(found: Found, part: Part, drawn: Draw | None) -> Work:
         one = found.input
         split = schema.SPLITS[one.group >= len(recipe.sources)]
         how = replace(rendering, think=one.think or recipe.think) if rendering else None
-        works += [
-            Work(part, split, found.detection.format, one.rename, all_steps, cache, how, one.character, drawn, at_last)
-            for part in parts
-        ]
-    return inputs, works
+        form = found.detection.format
+        return Work(part, split, form, one.rename, all_steps, cache, how, one.character, drawn, at_last)
+
+    return inputs, itertools.starmap(work, parts_of(inputs, recipe.seed))
 
 
-def parts_of(inputs: Sequence[Found], seed: int) -> Iterator[tuple[Found, list[Part], Draw | None]]:
-    """The parts of each file, and which of its rows are drawn, where its source says how many."""
-    groups: dict[int, list[tuple[Found, list[Part]]]] = {}
+def parts_of(inputs: Sequence[Found], seed: int) -> Iterator[tuple[Found, Part, Draw | None]]:
+    """The parts of each file, as they are found, and which of its rows are drawn, where its source says how many."""
+    groups: dict[int, list[Found]] = {}
     for found in inputs:
-        one = found.input
-        parts = list(source.parts_of(one.path, one.source, one.relative, documents=one.documents))
-        groups.setdefault(one.group, []).append((found, parts))
+        groups.setdefault(found.input.group, []).append(found)
     for files in groups.values():
-        count = files[0][0].input.max_samples
-        drawn = draw.of_parts([p for _, parts in files for p in parts], count, seed) if count else None
-        yield from ((found, parts, drawn) for found, parts in files)
+        parts: Iterable[tuple[Found, Part]] = ((found, part) for found in files for part in _parts(found))
+        drawn = None
+        if count := files[0].input.max_samples:
+            parts = list(parts)
+            drawn = draw.of_parts([part for _, part in parts], count, seed)
+        yield from ((found, part, drawn) for found, part in parts)
+
+
+def parts_expected(inputs: Sequence[Found]) -> int | None:
+    """How many parts there will be, for who waits for them; None where only reading the files tells."""
+    counts = [source.parts_expected(one.input.path, documents=one.input.documents) for one in inputs]
+    return None if None in counts else sum(count or 0 for count in counts)
+
+
+def _parts(found: Found) -> Iterator[Part]:
+    one = found.input
+    return source.parts_of(one.path, one.source, one.relative, documents=one.documents)
 
 
 def build(
@@ -294,12 +306,12 @@ def conversations(recipe: DataRecipe, *, base: Path = Path(), strict: bool = Fal
     aside.refuse(done, strict)
     rows = pl.concat([d.conversations() for d in done], how="diagonal_relaxed")
     if at_last := global_steps(recipe):
-        refuse_unknown_scores((*works[0].steps, *at_last), done)
+        refuse_unknown_scores((*done[0].work.steps, *at_last), done)
         rows = decide.apply(rows, decide.decide(at_last, [d.directory for d in done]))
     return rows.filter(pl.col("drop").is_null())
 
 
-def progress(results: Iterator[Result], total: int, what: str, console: Console | None) -> Iterable[Result]:
+def progress(results: Iterator[Result], total: int | None, what: str, console: Console | None) -> Iterable[Result]:
     """Passes results on, with a bar that counts parts."""
     columns = (
         SpinnerColumn(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import re
 from collections.abc import Mapping
 from itertools import chain
@@ -39,7 +40,7 @@ def columns(
         if name not in have:
             data[name] = empty(name, dtype, len(dicts))
             continue
-        values = [row.get(name) for row in dicts]
+        values = _values(dicts, name)
         column = typed(values, dtype, name, inside=isinstance(dtype, pl.Struct))
         if column is None:
             values = [_fit(v, dtype, name) for v in values]
@@ -68,6 +69,13 @@ def columns(
         return frame, []
     bad = [Bad(rows.ordinals[i], why, json.dumps(rows.rows[i], ensure_ascii=False)) for i, why in misfits.items()]
     return frame.filter(~pl.int_range(pl.len()).is_in(list(misfits))), bad
+
+
+def _values(rows: list[dict[str, Any]], name: str) -> list[Any]:
+    try:
+        return list(map(operator.itemgetter(name), rows))
+    except KeyError:  # some have none
+        return [row.get(name) for row in rows]
 
 
 def _shadowed(row: Mapping[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:

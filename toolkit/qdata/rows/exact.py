@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 _LONG = re.compile(rb"\d{19}")
+_BEHIND = re.compile(rb"[-+.\deE]*(?:[\s,\]}]|\Z)")  # what may follow where a number begins: the rest of it, and an end
 _DIGITS = bytes(b in b"0123456789" for b in range(256))
 
 
@@ -23,13 +24,13 @@ def long_digits(data: bytes) -> Iterator[int]:
     """Where integers beyond 64 bits may begin in a JSON text.
 
     19 digits in a row cover two neighbours of every ninth byte: only where there are such is looked at closely. Digits
-    that stand where no number can begin (inside a text, behind a point) make no such integer.
+    that stand where no number can begin (inside a text, behind a point) or end (before a quote) make no such integer.
     """
     probe = data[::9].translate(_DIGITS)
     at = probe.find(b"\1\1")
     while at >= 0:
         found = _LONG.search(data, max(0, 9 * at - 9), 9 * at + 19)  # the first two that a row covers see its beginning
-        if found and _begins(data, found.start()):
+        if found and _begins(data, found.start()) and _BEHIND.match(data, found.start()):
             yield found.start()
         at = probe.find(b"\1\1", at + 1)
 

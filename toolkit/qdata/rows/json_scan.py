@@ -18,9 +18,9 @@ _QUOTE, _BACKSLASH, _COMMA, _COLON = (ord(c) for c in '"\\,:')
 _DELTA = np.zeros(256, np.int8)
 _DELTA[[ord("["), ord("{")]] = 1
 _DELTA[[ord("]"), ord("}")]] = -1
-_MARKS = _DELTA != 0
-_MARKS[_COMMA] = True
-_BLOCK = 1 << 18  # small enough for a processor's own memory
+_BLOCK = 1 << 19  # small enough for a processor's own memory
+Bytes = npt.NDArray[np.uint8]
+Marks = npt.NDArray[np.bool_]  # one for each byte
 Positions = npt.NDArray[np.int64]
 _NOWHERE: Positions = np.zeros(0, np.int64)
 
@@ -40,25 +40,40 @@ class Item(NamedTuple):
     stop: int
 
 
-def _quotes(text: npt.NDArray[np.uint8], escaped: bool) -> tuple[Positions, bool]:
-    """Positions of the quotes that begin or end strings, and whether the byte after the text is an escaped one.
+def _quotes(text: Bytes, escaped: bool) -> tuple[Marks, bool]:
+    """Which bytes are quotes that begin or end strings, and whether the byte after the text is an escaped one.
 
-    `escaped`: the first byte is one, because the block before ended in a backslash. Backslashes stand in runs, and
-    only behind a run of odd length is a byte escaped.
+    `escaped`: the first byte is one, because the block before ended in a backslash.
     """
-    marks = text == _QUOTE
-    slashes = np.flatnonzero(text == _BACKSLASH)
-    if escaped and len(text):
-        marks[0] = False
-        slashes = slashes[1:] if len(slashes) and slashes[0] == 0 else slashes
-    if not len(slashes):
-        return np.flatnonzero(marks), False
-    borders = np.flatnonzero(np.diff(slashes) != 1)
-    starts = slashes[np.concatenate(([0], borders + 1))]
-    ends = slashes[np.concatenate((borders, [len(slashes) - 1]))]
-    behind = ends[(ends - starts) % 2 == 0] + 1
-    marks[behind[behind < len(text)]] = False
-    return np.flatnonzero(marks), bool(len(behind) and behind[-1] == len(text))
+    quotes, slashes = text == _QUOTE, text == _BACKSLASH
+    if not len(text):
+        return quotes, escaped
+    if escaped:
+        quotes[0] = slashes[0] = False
+    if (slashes[1:] & slashes[:-1]).any():  # of a run of them, every second one is escaped itself
+        at = np.flatnonzero(slashes)
+        number = np.arange(len(at))
+        begins = np.diff(at, prepend=-2) != 1
+        slashes[at[(number - np.maximum.accumulate(np.where(begins, number, 0))) % 2 == 1]] = False
+    quotes[1:] &= ~slashes[:-1]
+    return quotes, bool(slashes[-1])
+
+
+def _outside(quotes: Marks, in_string: bool) -> tuple[Marks, bool]:
+    """Which bytes stand outside of strings (what quotes themselves do is not said), and whether the text ends in one.
+
+    The parity of the quotes before each byte, for 64 bytes at once: simdjson's prefix xor, of bits in words.
+    """
+    words = np.zeros(-(-len(quotes) // 64), "<u8")
+    packed = np.packbits(quotes, bitorder="little")
+    words.view(np.uint8)[: len(packed)] = packed
+    for shift in (1, 2, 4, 8, 16, 32):
+        words ^= words << np.uint64(shift)
+    after = np.bitwise_xor.accumulate(words >> np.uint64(63)) ^ np.uint64(in_string)
+    before = np.concatenate((np.array([in_string], np.uint64), after[:-1]))
+    words ^= before - np.uint64(1)  # all bits, where the word begins outside
+    ends = bool(after[-1]) if len(after) else in_string
+    return np.unpackbits(words.view(np.uint8), count=len(quotes), bitorder="little").view(np.bool_), ends
 
 
 def items(blocks: Iterable[bytes]) -> Iterator[Item]:
@@ -90,9 +105,9 @@ def borders(blocks: Iterable[bytes]) -> Iterator[Positions]:
                     raise BrokenArrayError(offset + skipped, "wanted [ at the beginning of an array")
                 opened, found = True, [skipped]
         quotes, escaped = _quotes(text, escaped)
-        marks = np.flatnonzero(_MARKS[text])
-        marks = marks[(np.searchsorted(quotes, marks) + in_string) % 2 == 0]
-        in_string ^= bool(len(quotes) % 2)
+        outside, in_string = _outside(quotes, in_string)
+        lower = text | np.uint8(32)  # [ as {, ] as }
+        marks = np.flatnonzero(((lower == ord("{")) | (lower == ord("}")) | (text == _COMMA)) & outside)
         depths = depth + np.cumsum(_DELTA[text[marks]], dtype=np.int64)
         depth = int(depths[-1]) if len(depths) else depth
         closing = np.flatnonzero(depths <= 0)
@@ -125,9 +140,8 @@ def keys(data: bytes) -> int:
     for start in range(0, len(data), _BLOCK):
         text = np.frombuffer(data, np.uint8, min(_BLOCK, len(data) - start), start)
         quotes, escaped = _quotes(text, escaped)
-        colons = np.flatnonzero(text == _COLON)
-        count += int(np.count_nonzero((np.searchsorted(quotes, colons) + in_string) % 2 == 0))
-        in_string ^= bool(len(quotes) % 2)
+        outside, in_string = _outside(quotes, in_string)
+        count += int(np.count_nonzero((text == _COLON) & outside))
     return count
 
 

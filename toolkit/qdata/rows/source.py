@@ -86,6 +86,13 @@ def parts_of(
         yield replace(part, stop=0)
 
 
+def parts_expected(path: Path, documents: str | None = None, part_bytes: int = PART_BYTES) -> int | None:
+    """How many parts a file will have, by its size; None of tables, which tell their rows only when they are read."""
+    plain = compression.plain(path)
+    is_known = not is_table(_container(path, plain, documents))
+    return -(-plain.stat().st_size // part_bytes) if is_known else None
+
+
 def _find(container: str) -> Any:
     return plugin.find(containers, container)
 

@@ -30,7 +30,7 @@ def lines_of(part: Part) -> tuple[list[int], list[bytes]]:
     lines = (data.removeprefix(BOM) if part.start == 0 else data).split(b"\n")
     if all(lines[:-1]) and not lines[-1]:
         lines.pop()
+    if all(lines) and not any(map(bytes.isspace, lines)):
+        return list(range(part.first, part.first + len(lines))), lines
     numbers = [n for n, line in enumerate(lines, part.first) if line and not line.isspace()]
-    if len(numbers) == len(lines):
-        return numbers, lines
     return numbers, [line for line in lines if line and not line.isspace()]

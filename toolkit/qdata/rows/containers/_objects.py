@@ -25,10 +25,11 @@ def objects(ordinals: Sequence[int], texts: Sequence[bytes], places: Sequence[Pl
     """The rows of JSON texts: those that are an object without a key written twice; all others are Bad."""
     joined = b"\n".join(texts)
     try:
-        rows = [orjson.loads(text) for text in texts]
-        ends = list(itertools.accumulate((len(text) + 1 for text in texts), initial=0))
-        for index in {bisect.bisect(ends, at) - 1 for at in exact.long_digits(joined)}:
-            rows[index] = exact.loads(texts[index])
+        rows = list(map(orjson.loads, texts))
+        if long := list(exact.long_digits(joined)):
+            ends = list(itertools.accumulate((len(text) + 1 for text in texts), initial=0))
+            for index in {bisect.bisect(ends, at) - 1 for at in long}:
+                rows[index] = exact.loads(texts[index])
     except (ValueError, RecursionError):
         return _one_by_one(ordinals, texts, places)
     if set(map(type, rows)) <= {dict} and not exact.is_too_deep(rows) and has_all_keys(joined, rows):

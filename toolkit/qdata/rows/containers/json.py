@@ -64,7 +64,7 @@ class Json:
         is_cut = part.start > 0
         text = b"[" + data + b"]" if is_cut else data.removeprefix(BOM)
         try:
-            found = exact.loads(text)
+            found = _loads(text)
         except (ValueError, RecursionError) as error:
             return _items(part, data, text, error)
         rows = found if isinstance(found, list) else [found]
@@ -86,6 +86,18 @@ class Json:
 
         yield write
         file.write(b"\n]\n" if next(before) == b",\n" else b"[\n]\n")
+
+
+def _loads(text: bytes) -> Any:
+    """As `exact.loads`; of an array, only the items that may hold an integer beyond 64 bits are read again."""
+    value, long = orjson.loads(text), list(exact.long_digits(text))
+    if not long or not isinstance(value, list):
+        return exact.loads(text) if long else value
+    blocks = (text[at : at + _BLOCK] for at in range(0, len(text), _BLOCK))
+    borders = np.concatenate(list(json_scan.borders(blocks)))
+    for index in np.unique(np.searchsorted(borders, long) - 1).tolist():
+        value[index] = exact.loads(text[borders[index] + 1 : borders[index + 1]])
+    return value
 
 
 def _opens(part: Part) -> bool:

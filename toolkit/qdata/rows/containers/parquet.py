@@ -48,6 +48,7 @@ class Parquet:
                 start, size = stop, 0
             stop, size = stop + rows, size + weight
             step = min(max(1, rows * part_bytes // max(weight, 1)), _MOST)
+            step = max(1, -(-rows // max(1, -(-rows // step))))  # pieces of one size
             while (size > part_bytes or stop - start > _MOST) and stop - start > step:
                 yield _range(part, start, start + step, sha256)
                 start += step
