@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from qdata.errors import QdataError
+from qdata.paths import from_here
 from qdata.rows import provenance
 from qdata.tokens import saved, shards
 
@@ -70,7 +71,8 @@ def before(output: Output) -> Iterator[Output]:
 
     The manifest names them by content, not by path: they are looked for beside the output and in the working folder.
     """
-    near = dict.fromkeys([output.path.resolve().parent, output.path.resolve().parent.parent, Path(), Path("data")])
+    above = output.path.resolve().parents
+    near = dict.fromkeys(map(from_here, [*above[:2], Path(), Path("data")]))
     for made in filter(None, (one.get("made_by") for one in output.manifest["inputs"])):
         for folder in near:
             found = provenance.manifest_beside(folder / made["name"]) if (folder / made["name"]).is_file() else None
