@@ -136,9 +136,7 @@ def chosen(output: Output, action: str | None, reason: str | None) -> pl.LazyFra
     Raises QdataError where no row of the ledger has the reason.
     """
     book = output.ledger()
-    if action == "kept":
-        book = book.filter(~_DROPPED)  # as the sums have it: edited rows are kept
-    elif action is not None:
+    if action is not None:
         book = book.filter(pl.col("action") == action)
     if reason is None:
         return book

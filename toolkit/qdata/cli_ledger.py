@@ -76,7 +76,7 @@ def why(row: str, output: Path | None, as_json: bool) -> None:
     from qdata import output as outputs
     from qdata.rows import provenance
 
-    named = Path(row.rpartition("#")[0])
+    named = Path(row_ids.place_of(row)[0])
     ours = output is None and provenance.is_ours(provenance.sidecar(named))
     try:
         asked = _output(output)
@@ -257,7 +257,7 @@ def _count(asked: Output, sums: dict[str, int], by: str, samples: int, as_json: 
     table = Table(box=None)
     table.add_column(by, overflow="fold")
     for name in audit.COUNTS:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(_HEADS.get(name, name), justify="right", no_wrap=True)
     for row in found.head(samples).iter_rows():
         table.add_row(_NONE[by] if row[0] is None else escape(row[0]), *(_figure(n) for n in row[1:]))
     if len(rest):
@@ -274,6 +274,7 @@ def _count(asked: Output, sums: dict[str, int], by: str, samples: int, as_json: 
     )
 
 
+_HEADS = {"edited": "of these edited"}
 _NONE = {"reason": "(kept as it was)", "step": "(kept as it was)", "survivor": "(none)"}
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from qdata import history
 from qdata import output as outputs
 from qdata.errors import QdataError, did_you_mean
 from qdata.output import Output
@@ -21,6 +22,14 @@ class Meant(NamedTuple):
     at: Output | None
 
 
+def place_of(word: str) -> tuple[str, int]:
+    """FILE#ORDINAL taken apart. Raises QdataError for anything else."""
+    file, _, number = word.rpartition("#")
+    if not Path(file).name or not number.isdecimal():
+        raise QdataError(f"{word}: no row id; wanted FILE#ORDINAL, such as alpaca/alpaca_data.json#564")
+    return file, int(number)
+
+
 def meant(word: str, known: Sequence[Output]) -> Meant:
     """The row that `FILE#ORDINAL` names among the rows of these outputs.
 
@@ -28,10 +37,8 @@ def meant(word: str, known: Sequence[Output]) -> Meant:
     that rows came from, by as much of its path as tells it. Raises QdataError with near misses where there is no such
     row, or where several files are meant.
     """
-    file, _, number = word.rpartition("#")
-    if not file or not number.isdecimal():
-        raise QdataError(f"{word}: no row id; wanted FILE#ORDINAL, such as alpaca/alpaca_data.json#564")
-    ordinal, path = int(number), Path(file)
+    file, ordinal = place_of(word)
+    path = Path(file)
     if path.is_file() and provenance.is_ours(provenance.sidecar(path)):
         return _at(outputs.find(path), ordinal)
     on_disk = path.is_file()
@@ -52,18 +59,24 @@ def meant(word: str, known: Sequence[Output]) -> Meant:
 
 def _unknown(word: str, known: Sequence[Output]) -> QdataError:
     """What there is instead of a row that nobody knows."""
-    file, _, ordinal = word.rpartition("#")
+    file, ordinal = place_of(word)
     path, origins = Path(file), _origins(known)
     mine = [one for one in origins if one == file or _one_ends_with_the_other(one, path.as_posix())]
+    lost = {one["sha256"]: one for output in known for one in history.missing(output)}
+    there = "".join(
+        f" It may have been dropped earlier, when `qdata {one['command']}` wrote {one['name']} "
+        f"(sha256 {one['sha256'][:12]}…), which is not found as it was."
+        for one in lost.values()
+    )
     if mine:
-        return QdataError(f"{mine[0]}#{ordinal}: no such row. {_ordinals(mine[0], known)}")
+        return QdataError(f"{mine[0]}#{ordinal}: no such row. {_ordinals(mine[0], known)}.{there}")
     asked = ", ".join(str(one.path) for one in known)
     names = [*origins, *(one.rpartition("/")[2] for one in origins)]
     names += [one.path.as_posix() for one in known if not one.is_shards]
     near = did_you_mean(file, names)
     listed = ", ".join(origins[:_NAMED]) + (f" and {len(origins) - _NAMED:,} more" if len(origins) > _NAMED else "")
     more = near if near.startswith(" Did") else ""
-    return QdataError(f"{word}: no row in {asked} came from {file}; they came from {listed}.{more}")
+    return QdataError(f"{word}: no row in {asked} came from {file}; they came from {listed}.{more}{there}")
 
 
 _NAMED = 5
