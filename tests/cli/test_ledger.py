@@ -253,6 +253,23 @@ def test_a_ledger_that_does_not_close_is_refused(road: Path, name: str) -> None:
     assert "the ledger does not close" in said and wanted in said
 
 
+@pytest.mark.parametrize(
+    ("spoil", "wanted"),
+    [
+        (lambda file: file.write_bytes(b"PAR1 broken"), "not the ledger that was written"),
+        (_edit(lambda book: book.drop("by")), "its columns are row, content_hash"),
+    ],
+    ids=["broken", "another version"],
+)
+@pytest.mark.parametrize("command", [["why", "in.jsonl#1"], ["ledger"]], ids=lambda words: words[0])
+def test_a_ledger_that_is_none_is_told(
+    road: Path, command: list[str], spoil: Callable[[Path], Any], wanted: str
+) -> None:
+    """In words, whoever asks it."""
+    spoil(road / "ledger.parquet" if wanted.startswith("not") else road)
+    assert wanted in refused(*command)
+
+
 def test_an_output_that_lacks_a_row_is_refused(road: Path) -> None:
     """The ledger has a place for each row; the file, or the shards, have one row less or none."""
     lines = rows_of("clean.jsonl")

@@ -12,6 +12,7 @@ import polars as pl
 from qdata.errors import QdataError
 from qdata.paths import from_here
 from qdata.rows import provenance
+from qdata.schema import LEDGER
 from qdata.tokens import saved, shards
 
 
@@ -55,7 +56,7 @@ def find(path: Path) -> Output:
     if path.is_file() or (not path.exists() and beside.is_dir()):
         if not provenance.is_ours(beside):
             raise QdataError(f"{path}: no ledger of ours beside it ({beside.name}/); wanted what a qdata command wrote")
-        return Output(path, beside, shards.read_manifest(beside / "manifest.json"))
+        return _opened(path, beside)
     if papers := saved.papers_of(path):
         folder = saved.shards_of(papers)
         if folder is None:
@@ -63,7 +64,21 @@ def find(path: Path) -> Output:
         path = folder
     if not (path / "ledger.parquet").is_file():
         raise QdataError(f"{path}: no ledger.parquet in it; wanted what `qdata render` wrote")
-    return Output(path, path, shards.read_manifest(path / "manifest.json"))
+    return _opened(path, path)
+
+
+def _opened(path: Path, folder: Path) -> Output:
+    found = Output(path, folder, shards.read_manifest(folder / "manifest.json"))
+    try:
+        columns = found.ledger().collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise QdataError(f"{folder / 'ledger.parquet'}: not the ledger that was written: {error}") from None
+    if columns != LEDGER:
+        raise QdataError(
+            f"{folder / 'ledger.parquet'}: its columns are {', '.join(columns)}; wanted {', '.join(LEDGER)}. Was it "
+            f"written by another version? Make {path} again"
+        )
+    return found
 
 
 def before(output: Output) -> Iterator[Output]:
