@@ -57,6 +57,24 @@ def test_readme_road_runs_as_written(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "align-anything.alpaca.qwen2" / "manifest.json").is_file()
 
 
+def test_ledger_page_is_real_output(tmp_path: Path) -> None:
+    """Every command of docs/ledger.md prints what stands below it; white space at line ends does not count."""
+    page = (ROOT / "docs/ledger.md").read_text(encoding="utf-8")
+
+    def printed(command: str) -> str:
+        words = [sys.executable, "-m", "qdata.cli", *shlex.split(command)[1:]]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode in (0, 1), f"{command}\n{done.stderr}"
+        return "\n".join(line.rstrip() for line in done.stdout.splitlines())
+
+    for command in page.split("```bash\n")[1].split("```")[0].splitlines():
+        printed(command)
+    blocks = re.findall(r"```text\n\$ (.*)\n((?:.*\n)*?)```", page)
+    assert len(blocks) >= 5
+    for command, output in blocks:
+        assert printed(command).strip() == output.strip(), command
+
+
 def test_every_failure_of_verify_is_explained() -> None:
     """Each kind that the proof can tell of has its line in docs/verify.md, and no line is of a kind that is gone."""
     sources = [(ROOT / "toolkit/qdata/tokens" / f"{name}.py").read_text(encoding="utf-8") for name in VERIFY]

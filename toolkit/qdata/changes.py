@@ -71,15 +71,15 @@ _WORDS = {
 
 def lines(before: str, after: str) -> Iterator[tuple[str, str]]:
     """(sign, line) of both conversations: `-` only before, `+` only after, and a line around for bearings."""
-    diff = difflib.unified_diff(_told(before), _told(after), n=1, lineterm="")
+    diff = difflib.unified_diff(told(before), told(after), n=1, lineterm="")
     for line in list(diff)[2:]:
         if line.startswith("@@"):
             continue
         yield line[0], line[1:] if len(line) <= _WIDTH else line[1:_WIDTH] + " …"
 
 
-def _told(conversation: str) -> list[str]:
-    """A conversation as lines of `role: text`."""
+def told(conversation: str) -> list[str]:
+    """A conversation (canonical JSON) as lines of `role: text`; what else it says stands in lines of its own."""
     row: dict[str, Any] = json.loads(conversation)
     out: list[str] = []
     for column in ("messages", "chosen", "rejected"):
@@ -88,4 +88,17 @@ def _told(conversation: str) -> list[str]:
             for field in ("reasoning", "content", "tool_calls"):
                 name = who if field == "content" else f"{who} ({field})"
                 out += [f"{name}: {line}" for line in (message.get(field) or "").split("\n") if line]
+            out += [f"{who} ({field}): {message[field]}" for field in _MARKS if field in message]
+    for column in ("text", "tools", "label"):
+        value = row.get(column)
+        lines = value.split("\n") if isinstance(value, str) else [] if value is None else [str(value)]
+        out += [f"{column}: {line}" for line in lines if line]
     return out
+
+
+_MARKS = ("name", "train", "weight")
+
+
+def visible(text: str) -> str:
+    """A text with what nobody would see written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -10,7 +10,9 @@ from typing import Any
 import polars as pl
 
 from qdata.errors import QdataError
+from qdata.paths import from_here
 from qdata.rows import provenance
+from qdata.schema import LEDGER
 from qdata.tokens import saved, shards
 
 
@@ -54,7 +56,7 @@ def find(path: Path) -> Output:
     if path.is_file() or (not path.exists() and beside.is_dir()):
         if not provenance.is_ours(beside):
             raise QdataError(f"{path}: no ledger of ours beside it ({beside.name}/); wanted what a qdata command wrote")
-        return Output(path, beside, shards.read_manifest(beside / "manifest.json"))
+        return _opened(path, beside)
     if papers := saved.papers_of(path):
         folder = saved.shards_of(papers)
         if folder is None:
@@ -62,7 +64,21 @@ def find(path: Path) -> Output:
         path = folder
     if not (path / "ledger.parquet").is_file():
         raise QdataError(f"{path}: no ledger.parquet in it; wanted what `qdata render` wrote")
-    return Output(path, path, shards.read_manifest(path / "manifest.json"))
+    return _opened(path, path)
+
+
+def _opened(path: Path, folder: Path) -> Output:
+    found = Output(path, folder, shards.read_manifest(folder / "manifest.json"))
+    try:
+        columns = found.ledger().collect_schema()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise QdataError(f"{folder / 'ledger.parquet'}: not the ledger that was written: {error}") from None
+    if columns != LEDGER:
+        raise QdataError(
+            f"{folder / 'ledger.parquet'}: its columns are {', '.join(columns)}; wanted {', '.join(LEDGER)}. Was it "
+            f"written by another version? Make {path} again"
+        )
+    return found
 
 
 def before(output: Output) -> Iterator[Output]:
@@ -70,7 +86,8 @@ def before(output: Output) -> Iterator[Output]:
 
     The manifest names them by content, not by path: they are looked for beside the output and in the working folder.
     """
-    near = dict.fromkeys([output.path.resolve().parent, output.path.resolve().parent.parent, Path(), Path("data")])
+    above = output.path.resolve().parents
+    near = dict.fromkeys(map(from_here, [*above[:2], Path(), Path("data")]))
     for made in filter(None, (one.get("made_by") for one in output.manifest["inputs"])):
         for folder in near:
             found = provenance.manifest_beside(folder / made["name"]) if (folder / made["name"]).is_file() else None

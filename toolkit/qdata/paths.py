@@ -33,6 +33,12 @@ def shown(path: Path) -> str:
     return STDIN if path.name == STDIN and path.is_relative_to(spool_dir()) else str(path)
 
 
+def from_here(path: Path) -> Path:
+    """A path below the working directory relative to it, any other absolute."""
+    here, full = Path.cwd(), path.resolve()
+    return full.relative_to(here) if full.is_relative_to(here) else full
+
+
 def shipped(name: str) -> Path:
     """A file or folder that ships with the package: `templates/…`, `recipes/…`."""
     return Path(str(resources.files("qdata") / "data")) / name

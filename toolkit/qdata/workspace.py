@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from qdata.errors import QdataError
-from qdata.paths import whole
+from qdata.paths import from_here, whole
 
 FOLDER = Path("data")
 FILE = FOLDER / ".qdata.json"
@@ -35,9 +35,7 @@ def newest() -> Path:
 
 def remember(kind: str, path: Path) -> None:
     """Notes an output as the last of its kind, and of all."""
-    here = Path.cwd()
-    short = path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path.resolve()
-    notes = {other: path for other, path in _read().items() if other != kind} | {kind: short.as_posix()}
+    notes = {other: path for other, path in _read().items() if other != kind} | {kind: from_here(path).as_posix()}
     with whole(FILE, replace=True) as partial:
         partial.write_text(json.dumps(notes, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
