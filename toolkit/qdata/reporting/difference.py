@@ -75,7 +75,9 @@ def _tokens(conversation: Mapping[str, Any]) -> Iterator[Token]:
     for column in ("messages", "chosen", "rejected"):
         for message in conversation.get(column) or []:
             who = message["role"] if column == "messages" else f"{column} {message['role']}"
-            fields = {f"{who} {field}": message.get(field) for field in ("reasoning", "tool_calls") if message.get(field)}
+            fields = {
+                f"{who} {field}": message.get(field) for field in ("reasoning", "tool_calls") if message.get(field)
+            }
             content = {who: message.get("content") or ""} if message.get("content") or not fields else {}
             yield from _tokens_of(fields | content)
     yield from _tokens_of({name: conversation[name] for name in ("tools", "text") if conversation.get(name)})

@@ -125,7 +125,7 @@ class Facts:
 def of(path: Path, many: int) -> Facts:
     """The facts of an output, with at most `many` samples of each kind.
 
-    Raises QdataError where nothing of ours lies there, where sums do not close, or the ledger differs from the manifest.
+    Raises QdataError where nothing of ours lies there, where sums do not close, or a ledger and its manifest differ.
     """
     found = output.find(path)
     try:
@@ -166,10 +166,12 @@ def _name(one: Output) -> str:
 
 def _rows(road: Sequence[Output], books: Sequence[_Book]) -> Rows:
     """Of all stages together; a row that two stages edited was edited once."""
-    kept, dropped = books[-1].count("kept", "edited"), sum(book.count("dropped") for book in books)
+    kept, dropped = books[-1].count("kept"), sum(book.count("dropped") for book in books)
     edited = pl.concat([one.ledger().filter(pl.col("action") == "edited").select("row") for one in road]).unique()
     stays = road[-1].ledger().filter(pl.col("action") != "dropped").select("row")
-    return Rows(kept + dropped, kept, stays.join(edited, on="row", how="semi").select(pl.len()).collect().item(), dropped)
+    return Rows(
+        kept + dropped, kept, stays.join(edited, on="row", how="semi").select(pl.len()).collect().item(), dropped
+    )
 
 
 def _bare(column: str) -> str:
@@ -204,7 +206,9 @@ class _Book:
         made.check(one)
         return made
 
-    def count(self, *actions: str) -> int:
+    def count(self, what: str) -> int:
+        """Rows in, kept (edited ones too), edited, dropped."""
+        actions = {"in": ("kept", "edited", "dropped"), "kept": ("kept", "edited")}.get(what, (what,))
         return sum(n for (action, _, _), n in self.fates.items() if action in actions)
 
     @property
@@ -220,12 +224,8 @@ class _Book:
                 f"{one.folder / 'manifest.json'}: {said['in']:,} rows in, and kept and dropped are "
                 f"{said['kept'] + sum(said['dropped'].values()):,}; it was changed. Make the output again"
             )
-        found = {
-            "in": self.count("kept", "edited", "dropped"),
-            "kept": self.count("kept", "edited"),
-            "edited": self.count("edited"),
-            **{f"dropped {why}": n for why, n in self.dropped.items()},
-        }
+        found = {name: self.count(name) for name in ("in", "kept", "edited")}
+        found |= {f"dropped {why}": n for why, n in self.dropped.items()}
         wanted = {name: said[name] for name in ("in", "kept", "edited")}
         wanted |= {f"dropped {why}": n for why, n in said["dropped"].items()}
         if other := [name for name in {**wanted, **found} if wanted.get(name, 0) != found.get(name, 0)]:
@@ -237,17 +237,16 @@ class _Book:
 
 def _stage(one: Output, book: _Book, books: Sequence[_Book], road: Sequence[Output], many: int) -> Stage:
     manifest = one.manifest
-    rows = Rows(book.count("kept", "edited", "dropped"), book.count("kept", "edited"), book.count("edited"),
-                book.count("dropped"))  # fmt: skip
+    rows = Rows(*map(book.count, ("in", "kept", "edited", "dropped")))
     steps = tuple(_steps(manifest, book, rows))
     order = {step.name: place for place, step in enumerate(steps)}
     reasons = [Reason(step or "", why or "", n) for (action, step, why), n in book.fates.items() if action == "dropped"]
-    by_name = {earlier.manifest["output"]["sha256"]: of for earlier, of in zip(road, books, strict=True)
-               if "output" in earlier.manifest}  # fmt: skip
+    files = [(earlier.manifest.get("output"), of) for earlier, of in zip(road, books, strict=True)]
+    by_hash = {written["sha256"]: of for written, of in files if written}
     return Stage(
         name=_name(one),
         command=manifest["command"],
-        inputs=tuple(_inputs(manifest, book, by_name)),
+        inputs=tuple(_inputs(manifest, book, by_hash)),
         rows=rows,
         steps=steps,
         reasons=tuple(sorted(reasons, key=lambda r: (order[r.step], -r.rows, r.reason))),
@@ -260,23 +259,25 @@ def _stage(one: Output, book: _Book, books: Sequence[_Book], road: Sequence[Outp
 
 def _steps(manifest: Mapping[str, Any], book: _Book, rows: Rows) -> Iterator[Step]:
     dropped, edited = Counter[str](), Counter[str]()
-    for (action, step, _), n in book.fates.items():
+    for (action, names, _), n in book.fates.items():
         if action == "dropped":
-            dropped[step or ""] += n
-        else:
-            edited.update(dict.fromkeys((step or "").split(",") if step else (), n))
+            dropped[names or ""] += n
+        elif names:  # all that edited the row; one that did so twice counts it once
+            edited.update(dict.fromkeys(names.split(","), n))
     settings: dict[str, list[Mapping[str, Any]]] = {name: [] for name in _BEFORE}
     for name, how in map(_step, manifest["steps"]):
         settings.setdefault(name, []).append(how)
-    settings |= {name: settings.get(name, []) for name in _AFTER}
+    for name in _AFTER:
+        settings.setdefault(name, [])
     for name, how in map(_step, manifest.get("global_steps", [])):
         settings.setdefault(name, []).append(how)
-    settings |= {name: settings.get(name, []) for name in sorted({*dropped, *edited} - settings.keys())}
+    for name in sorted({*dropped, *edited}):
+        settings.setdefault(name, [])
     left = rows.entered
-    for name, how in settings.items():
-        if how or dropped[name] or edited[name]:
+    for name, all_settings in settings.items():
+        if all_settings or dropped[name] or edited[name]:
             left -= dropped[name]
-            yield Step(name, tuple(how), edited[name], dropped[name], left)
+            yield Step(name, tuple(all_settings), edited[name], dropped[name], left)
 
 
 def _step(one: Any) -> tuple[str, Mapping[str, Any]]:
@@ -290,12 +291,13 @@ def _inputs(manifest: Mapping[str, Any], book: _Book, by_hash: Mapping[str, _Boo
         counts[file] += n
     for one in manifest["inputs"]:
         file, made_by = f"{one['source']}/{one['relative']}", one.get("made_by")
+        rows: int | None
         if made_by is None:
             rows = counts[file]
         elif made_by["sha256"] in by_hash:
-            rows = by_hash[made_by["sha256"]].count("kept", "edited")
+            rows = by_hash[made_by["sha256"]].count("kept")
         else:  # its rows go by the names of the files they first came from
-            rows = book.count("kept", "edited", "dropped") if len(manifest["inputs"]) == 1 else None
+            rows = book.count("in") if len(manifest["inputs"]) == 1 else None
         told = f"qdata {made_by['command']}" if made_by else None
         yield Input(file, one["format"], one["split"], told, one["sample"], rows)
 

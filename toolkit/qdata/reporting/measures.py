@@ -82,7 +82,9 @@ def kept(output: Output) -> pl.DataFrame | None:
 def _of_part(part: source.Part, dialect: str) -> pl.DataFrame:
     loaded = load.load(part, dialect)
     if loaded.bad:
-        raise QdataError(f"{shown(part.path)}, row {loaded.bad[0].ordinal}: cannot be read back ({loaded.bad[0].reason})")
+        raise QdataError(
+            f"{shown(part.path)}, row {loaded.bad[0].ordinal}: cannot be read back ({loaded.bad[0].reason})"
+        )
     return of(loaded.frame.lazy()).collect()
 
 
@@ -135,8 +137,8 @@ def edges_of(low: float, high: float, *, whole: bool) -> tuple[list[float], bool
 
     >>> edges_of(0, 3, whole=True)
     ([0, 1, 2, 3, 4], False)
-    >>> edges_of(0.02, 0.11, whole=False)[0]
-    [0.02, 0.025, 0.03, 0.035, 0.04, 0.045, 0.05, 0.055, 0.06, 0.065, 0.07, 0.075, 0.08, 0.085, 0.09, 0.095, 0.1, 0.105, 0.11]
+    >>> edges_of(0.02, 0.11, whole=False)[0][:5]
+    [0.02, 0.025, 0.03, 0.035, 0.04]
     >>> edges_of(9, 120, whole=True)
     ([8, 10, 13, 16, 20, 25, 32, 40, 50, 63, 79, 100, 126], True)
     """
@@ -153,6 +155,19 @@ def edges_of(low: float, high: float, *, whole: bool) -> tuple[list[float], bool
     if whole:
         step, digits = max(1.0, math.ceil(step)), 0
         high += 1  # a bin for the highest itself
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)  # 0.3 / 0.1 is a little below 3
+    first -= round(first * step, digits) > low
+    last += round(last * step, digits) < high
     edges = [round(i * step, digits) for i in range(first, max(last, first + 1) + 1)]
     return ([int(edge) for edge in edges] if whole else edges), False
+
+
+def number(value: float | None) -> str:
+    """`52,002`; four digits of what is not whole; a dash of nothing.
+
+    >>> number(52002), number(0.123456), number(None)
+    ('52,002', '0.1235', '–')
+    """
+    if value is None:
+        return "–"
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from itertools import groupby
@@ -14,22 +15,13 @@ from markupsafe import Markup
 from qdata.reporting import svg
 from qdata.reporting.difference import Segment, visible
 from qdata.reporting.facts import Facts
-from qdata.reporting.measures import Distribution
+from qdata.reporting.measures import Distribution, number
 from qdata.rows.scores import QUANTILES
 
 
 def html(facts: Facts) -> str:
     """The page."""
-    folder = str(resources.files("qdata") / "reporting")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"visible": visible, "number": _number, "share": _share, "json": _json, "by_turn": _by_turn}
-    return environment.get_template("page.html.jinja").render(
+    return _template().render(
         facts=facts,
         pictures=[one for one in facts.distributions if not _is_constant(one)],
         constants=[one for one in facts.distributions if _is_constant(one)],
@@ -37,6 +29,19 @@ def html(facts: Facts) -> str:
         bar=_bar,
         histogram=_histogram,
     )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(str(resources.files("qdata") / "reporting")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"visible": visible, "number": number, "share": _share, "json": _json, "by_turn": _by_turn}
+    return environment.get_template("page.html.jinja")
 
 
 def _bar(parts: Sequence[tuple[str, int]], whole: int) -> Markup:
@@ -51,13 +56,6 @@ def _is_constant(one: Distribution) -> bool:
     """All rows have one value: a line of text, no picture."""
     values = {quantiles[end] for quantiles in one.quantiles.values() if quantiles for end in ("min", "max")}
     return len(values) == 1
-
-
-def _number(value: float | None) -> str:
-    """`52,002`; of what is not whole four digits; of nothing a dash."""
-    if value is None:
-        return "–"
-    return f"{int(value):,}" if float(value).is_integer() else f"{value:.4g}"
 
 
 def _share(part: float, whole: float) -> str:

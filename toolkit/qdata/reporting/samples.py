@@ -32,7 +32,8 @@ class Sampled(NamedTuple):
 def of(one: Output, steps: Sequence[str], many: int) -> Iterator[Sampled]:
     """At most `many` samples of each edit and each reason, in the order of the steps and of the rows."""
     book = one.ledger().with_row_index("at")
-    edits = book.filter(pl.col("action") == "edited").with_columns(pl.col("step").str.split(",")).explode("step")
+    by = pl.col("step").str.split(",").list.unique(maintain_order=True)
+    edits = book.filter(pl.col("action") == "edited").with_columns(by).explode("step")
     drops = book.filter(pl.col("action") == "dropped")
     first = (pl.len().alias("rows"), pl.col("at").sort().head(many))
     edited, dropped = pl.collect_all(
