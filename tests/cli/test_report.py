@@ -280,6 +280,26 @@ def test_shards_with_all_that_led_to_them(out: Path) -> None:
     assert "trained tokens in its shards" in qdata("report", "shards", code=2)
 
 
+def test_rows_that_went_two_ways_are_counted_once() -> None:
+    """What one command left out and another did not is kept, and came in once."""
+    Path("in.jsonl").write_text(
+        "\n".join(json.dumps(talk("q" * (i + 1), "answer")) for i in range(9)), encoding="utf-8"
+    )
+    qdata("score", "in.jsonl", "--by", "length", "-o", "s.jsonl")
+    qdata("filter", "s.jsonl", "--where", "score.length < 10", "-o", "short.jsonl")
+    qdata("filter", "s.jsonl", "--where", "score.length > 11", "-o", "long.jsonl")
+    qdata("dedup", "short.jsonl", "long.jsonl", "-o", "both.jsonl")
+    qdata("report")
+    dom = Dom(Path("both.jsonl.report.html").read_text(encoding="utf-8"))
+    assert dom.numbers("data-total", "data-rows") == {"in": 9, "kept": 7, "edited": 0, "dropped": 2}
+    assert [one.attributes["data-command"] for one in dom.having("data-command")] == [
+        "score",
+        "filter",
+        "filter",
+        "dedup",
+    ]
+
+
 @pytest.mark.parametrize("rows", [[talk("a", "b")], [{"text": "words of a document"}]], ids=["chat", "text"])
 def test_small_outputs_of_other_kinds(rows: list[dict[str, Any]]) -> None:
     """One row, nothing edited and nothing dropped; pretraining text."""

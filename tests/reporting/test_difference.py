@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import orjson
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qdata.reporting.difference import Segment, difference, said, visible
@@ -32,6 +32,7 @@ def turns(talked: list[tuple[str, str]]) -> list[tuple[str, bool]]:
     return [pair for role, text in talked for pair in ((role, True), (text, False)) if pair[0]]
 
 
+@settings(deadline=None)
 @given(TALKS, TALKS)
 def test_both_texts_are_in_the_difference(before: list[tuple[str, str]], after: list[tuple[str, str]]) -> None:
     """What stays and what was deleted is the text before; what stays and what was inserted the one after."""
@@ -40,6 +41,7 @@ def test_both_texts_are_in_the_difference(before: list[tuple[str, str]], after: 
     assert told(found, "same", "inserted") == turns(after)
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_what_nobody_sees_is_shown(text: str) -> None:
     """Pieces are printable, but for line ends; and the text can be read back from them."""

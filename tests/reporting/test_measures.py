@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import polars as pl
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qdata.reporting import measures, svg
@@ -14,6 +14,7 @@ WHOLE = st.integers(-(10**6), 10**15 - 1)
 FLOATS = st.floats(-1e9, 1e9, allow_nan=False).map(lambda x: round(x, 9))
 
 
+@settings(deadline=None)
 @given(st.lists(WHOLE | st.integers(0, 300), min_size=1) | st.lists(FLOATS | st.floats(0, 1), min_size=1), st.data())
 def test_every_value_is_in_one_bin(values: list[float], data: st.DataObject) -> None:
     """Whatever the numbers: the edges grow, the first holds the lowest, and the counts are those of a slow count."""
@@ -28,6 +29,7 @@ def test_every_value_is_in_one_bin(values: list[float], data: st.DataObject) -> 
     assert len(one.kept) <= 160
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.lists(st.integers(0, 10**7), max_size=30))
 def test_pictures_are_xml_of_what_was_counted(kept: list[float], dropped: list[int]) -> None:
     """A rectangle for each bin with its number; none is higher than the picture."""

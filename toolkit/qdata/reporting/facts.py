@@ -6,7 +6,6 @@ ledger must say what the manifest says.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from qdata import output
 from qdata.errors import QdataError
 from qdata.output import Output
 from qdata.reporting import measures, samples
+from qdata.reporting.book import Book
 from qdata.reporting.measures import Distribution
 from qdata.reporting.samples import Sampled
 from qdata.rows import scores
@@ -136,9 +136,10 @@ def of(path: Path, many: int) -> Facts:
 
 def _of(found: Output, many: int) -> Facts:
     road = list(_road(found, set()))
-    books = [_Book.of(one) for one in road]
+    books = [Book.of(one) for one in road]
     kept = measures.kept(found)
-    gone = pl.concat([measures.of(one.dropped()).collect(engine="streaming") for one in road], how="diagonal_relaxed")
+    gone = measures.dropped(road)
+    rows, by_source = _rows(road)
     distributions = list(measures.distributions(kept, gone))
     shards = found.manifest if found.is_shards else None
     if shards:
@@ -149,11 +150,11 @@ def _of(found: Output, many: int) -> Facts:
     told = pl.DataFrame() if kept is None else kept.select(pl.col(n).name.map(_bare) for n in scored)
     return Facts(
         name=_name(found),
-        rows=_rows(road, books),
+        rows=rows,
         stages=tuple(_stage(one, book, books, road, many) for one, book in zip(road, books, strict=True)),
         distributions=tuple(distributions),
         scores={name: facts for name, facts in scores.summary(told).items() if facts["rows"]},
-        sources=tuple(_sources(books)),
+        sources=tuple(by_source),
         languages=tuple(_languages(kept, gone)),
         shards=shards,
         told=kept is not None,
@@ -164,14 +165,25 @@ def _name(one: Output) -> str:
     return one.path.resolve().name
 
 
-def _rows(road: Sequence[Output], books: Sequence[_Book]) -> Rows:
-    """Of all stages together; a row that two stages edited was edited once."""
-    kept, dropped = books[-1].count("kept"), sum(book.count("dropped") for book in books)
-    edited = pl.concat([one.ledger().filter(pl.col("action") == "edited").select("row") for one in road]).unique()
-    stays = road[-1].ledger().filter(pl.col("action") != "dropped").select("row")
-    return Rows(
-        kept + dropped, kept, stays.join(edited, on="row", how="semi").select(pl.len()).collect().item(), dropped
+def _rows(road: Sequence[Output]) -> tuple[Rows, list[Share]]:
+    """What became of the rows by the end of the road, in all and by source.
+
+    A row that two stages edited was edited once; one that some stage dropped, and that came another way, is kept.
+    """
+    kept = road[-1].ledger().filter(pl.col("action") != "dropped").select("row")
+    edited, dropped = (
+        pl.concat([one.ledger().filter(pl.col("action") == action).select("row") for one in road]).unique()
+        for action in ("edited", "dropped")
     )
+    source = pl.col("row").str.split("/").list.first().alias("source")  # a source's name holds no slash
+    counts = [
+        kept.group_by(source).len(),
+        dropped.join(kept, on="row", how="anti").group_by(source).len(),
+        kept.join(edited, on="row", how="semi").group_by(source).len(),
+    ]
+    stay, gone, changed = (Counter(dict(frame.iter_rows())) for frame in pl.collect_all(counts))
+    total = stay.total() + gone.total()
+    return Rows(total, stay.total(), changed.total(), gone.total()), _shares(stay, gone)
 
 
 def _bare(column: str) -> str:
@@ -188,54 +200,7 @@ def _road(one: Output, seen: set[Path]) -> Iterator[Output]:
     yield one
 
 
-@dataclass(frozen=True)
-class _Book:
-    """A ledger in counts: of (action, step, reason), and of (file, action)."""
-
-    fates: Mapping[tuple[str, str | None, str | None], int]
-    files: Mapping[tuple[str, str], int]
-
-    @classmethod
-    def of(cls, one: Output) -> _Book:
-        book = one.ledger()
-        file = pl.col("row").str.replace(r"#\d+$", "").alias("file")
-        fates, files = pl.collect_all(
-            [book.group_by("action", "step", "reason").len(), book.group_by(file, "action").len()]
-        )
-        made = cls({tuple(row[:3]): row[3] for row in fates.rows()}, {tuple(row[:2]): row[2] for row in files.rows()})
-        made.check(one)
-        return made
-
-    def count(self, what: str) -> int:
-        """Rows in, kept (edited ones too), edited, dropped."""
-        actions = {"in": ("kept", "edited", "dropped"), "kept": ("kept", "edited")}.get(what, (what,))
-        return sum(n for (action, _, _), n in self.fates.items() if action in actions)
-
-    @property
-    def dropped(self) -> dict[str, int]:
-        """Rows by what CONVERSATION's `drop` says."""
-        return {f"{step}.{why}": n for (action, step, why), n in self.fates.items() if action == "dropped"}
-
-    def check(self, one: Output) -> None:
-        """Raises QdataError unless in = kept + dropped, and the manifest counts as the ledger does."""
-        said = one.manifest["rows"]
-        if said["in"] != said["kept"] + sum(said["dropped"].values()):
-            raise QdataError(
-                f"{one.folder / 'manifest.json'}: {said['in']:,} rows in, and kept and dropped are "
-                f"{said['kept'] + sum(said['dropped'].values()):,}; it was changed. Make the output again"
-            )
-        found = {name: self.count(name) for name in ("in", "kept", "edited")}
-        found |= {f"dropped {why}": n for why, n in self.dropped.items()}
-        wanted = {name: said[name] for name in ("in", "kept", "edited")}
-        wanted |= {f"dropped {why}": n for why, n in said["dropped"].items()}
-        if other := [name for name in {**wanted, **found} if wanted.get(name, 0) != found.get(name, 0)]:
-            raise QdataError(
-                f"{one.folder / 'ledger.parquet'}: {found.get(other[0], 0):,} rows {other[0]}, and the manifest beside "
-                f"it says {wanted.get(other[0], 0):,}; one of them was changed. Make the output again"
-            )
-
-
-def _stage(one: Output, book: _Book, books: Sequence[_Book], road: Sequence[Output], many: int) -> Stage:
+def _stage(one: Output, book: Book, books: Sequence[Book], road: Sequence[Output], many: int) -> Stage:
     manifest = one.manifest
     rows = Rows(*map(book.count, ("in", "kept", "edited", "dropped")))
     steps = tuple(_steps(manifest, book, rows))
@@ -257,7 +222,7 @@ def _stage(one: Output, book: _Book, books: Sequence[_Book], road: Sequence[Outp
     )
 
 
-def _steps(manifest: Mapping[str, Any], book: _Book, rows: Rows) -> Iterator[Step]:
+def _steps(manifest: Mapping[str, Any], book: Book, rows: Rows) -> Iterator[Step]:
     dropped, edited = Counter[str](), Counter[str]()
     for (action, names, _), n in book.fates.items():
         if action == "dropped":
@@ -285,7 +250,7 @@ def _step(one: Any) -> tuple[str, Mapping[str, Any]]:
     return (one["step"], one["settings"]) if isinstance(one, dict) else (one[0], one[1])
 
 
-def _inputs(manifest: Mapping[str, Any], book: _Book, by_hash: Mapping[str, _Book]) -> Iterator[Input]:
+def _inputs(manifest: Mapping[str, Any], book: Book, by_hash: Mapping[str, Book]) -> Iterator[Input]:
     counts = Counter[str]()
     for (file, _), n in book.files.items():
         counts[file] += n
@@ -309,27 +274,12 @@ def _hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
     return {shard["name"]: shard["sha256"] for split in manifest["splits"].values() for shard in split["shards"]}
 
 
-def _sources(books: Sequence[_Book]) -> list[Share]:
-    """Where the rows first came from; what comes to the last stage was kept by all before it."""
-    kept, dropped = Counter[str](), Counter[str]()
-    for (file, action), n in (pair for book in books for pair in book.files.items()):
-        if action == "dropped":
-            dropped[re.sub(r"/.*", "", file, flags=re.DOTALL)] += n
-    for (file, action), n in books[-1].files.items():
-        if action != "dropped":
-            kept[re.sub(r"/.*", "", file, flags=re.DOTALL)] += n
-    return _shares(kept, dropped)
-
-
 def _languages(kept: pl.DataFrame | None, dropped: pl.DataFrame) -> list[Share]:
     """Only where `qdata score --by language` or a step told them."""
     name = f"{measures.SCORE}lang"
-    counts = []
-    for frame in (kept, dropped):
-        there = frame is not None and name in frame.columns
-        counts.append(Counter(dict(frame[name].drop_nulls().value_counts().iter_rows())) if there and frame is not None
-                      else Counter[str]())  # fmt: skip
-    return _shares(*counts)
+    none = pl.DataFrame(schema={name: pl.String})
+    frames = [frame if frame is not None and name in frame.columns else none for frame in (kept, dropped)]
+    return _shares(*(Counter(dict(frame[name].drop_nulls().value_counts().iter_rows())) for frame in frames))
 
 
 def _shares(kept: Counter[str], dropped: Counter[str]) -> list[Share]:

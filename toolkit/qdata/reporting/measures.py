@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,15 +50,16 @@ class Distribution:
     quantiles: dict[str, dict[str, float]]
 
 
-def of(frame: pl.LazyFrame) -> pl.LazyFrame:
+def of(frame: pl.LazyFrame, *also: str) -> pl.LazyFrame:
     """`characters`, `turns`, `answer` and `rejected` of rows (CONVERSATION), as `qdata filter` counts them, and scores.
 
-    A score NAME is the column `score.NAME`. What a row does not have is null.
+    A score NAME is the column `score.NAME`. What a row does not have is null. The columns `also` stay as they are.
     """
     chars = {role: FIELDS[f"{role}.chars"][1] for role in ("system", "user", "tool", "answer")}
     said = pl.col("messages").is_not_null() | pl.col("text").is_not_null()
     rejected = pl.col("rejected").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum()
     return frame.select(
+        *also,
         characters=pl.when(said).then(pl.sum_horizontal(*chars.values())).cast(pl.UInt32),
         turns=FIELDS["turns"][1].cast(pl.UInt32),
         answer=pl.when(said).then(chars["answer"]).cast(pl.UInt32),
@@ -77,6 +78,14 @@ def kept(output: Output) -> pl.DataFrame | None:
         return None
     made = [_of_part(part, output.manifest["to"]) for part in source.parts_of(output.path, "", output.path.name)]
     return pl.concat(made, how="diagonal_relaxed")
+
+
+def dropped(road: Sequence[Output]) -> pl.DataFrame:
+    """`of` the rows that some output dropped and the last one does not hold, each once; and `row`."""
+    gone = [of(one.dropped(), "row").collect(engine="streaming") for one in road]
+    stays = road[-1].ledger().filter(pl.col("action") != "dropped").select("row")
+    every = pl.concat(gone, how="diagonal_relaxed").unique("row", keep="first", maintain_order=True)
+    return every.lazy().join(stays, on="row", how="anti", maintain_order="left").collect()
 
 
 def _of_part(part: source.Part, dialect: str) -> pl.DataFrame:
