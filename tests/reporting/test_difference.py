@@ -69,6 +69,14 @@ def test_far_from_the_change_is_cut() -> None:
     assert told(said({"messages": [{"role": "user", "content": long}]}), "cut") == [("1,300", False)]
 
 
+def test_of_long_texts_only_what_changed_is_told() -> None:
+    """Two characters of ten thousand, in lines of their own."""
+    lines = [f"第{i}行：" + "沐雪喜欢吃东西" * 5 for i in range(250)]
+    other = [line.replace("雪", "月", 1) if i in (5, 240) else line for i, line in enumerate(lines)]
+    found = difference(talk([("user", "\n".join(lines))]), talk([("user", "\n".join(other))]))
+    assert told(found, "deleted") == [("雪雪", False)] and told(found, "inserted") == [("月月", False)]
+
+
 def test_a_row_that_cannot_be_read_shows_what_it_was() -> None:
     """Its raw text and the reason, from `extra`."""
     found = said({"messages": None, "extra": '{"raw":"{broken","reason":"not JSON"}'})

@@ -59,7 +59,7 @@ def facts(text: str) -> Facts:
 _QUANTILES = {"min": 0.0, "5%": 0.0, "median": 1.0, "95%": 1.0, "max": 1.0}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(HOSTILE)
 def test_no_text_breaks_out(text: str) -> None:
     """The tags are those of a page about `x`; the text is there, and all of it can be seen and written."""

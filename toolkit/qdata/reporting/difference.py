@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from itertools import chain, groupby, pairwise
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -16,7 +16,7 @@ Operation = Literal["same", "deleted", "inserted", "cut"]
 _TOKEN = re.compile(r"(?:(?![\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff])\w)+|.", re.DOTALL)
 _AROUND = 120  # characters shown beside what differs
 _LONGEST = 700  # of a text that was deleted or inserted, and of a row that was dropped
-_COMPARED = 1_000_000  # pairs of tokens: above, everything between the ends that agree has changed
+_COMPARED = 160_000  # pairs of tokens: above, lines are compared first
 
 
 class Token(NamedTuple):
@@ -31,6 +31,9 @@ class Segment(NamedTuple):
 
     operation: Operation
     tokens: list[Token]
+
+
+Run = tuple[Operation, list[Token]]
 
 
 def difference(before: str, after: str) -> list[Segment]:
@@ -89,19 +92,46 @@ def _tokens_of(texts: Mapping[str, str]) -> Iterator[Token]:
         yield from map(Token, _TOKEN.findall(text))
 
 
-def _runs(old: Sequence[Token], new: Sequence[Token]) -> Iterator[tuple[Operation, list[Token]]]:
+def _runs(old: Sequence[Token], new: Sequence[Token]) -> Iterator[Run]:
     start = next((i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), min(len(old), len(new)))
     most = min(len(old), len(new)) - start
     backwards = zip(reversed(old), reversed(new), strict=False)
     end = next((i for i, (a, b) in enumerate(backwards) if a != b or i == most), most)
     a, b = list(old[start : len(old) - end]), list(new[start : len(new) - end])
-    found: list[tuple[Operation, list[Token]]] = [("same", list(old[:start]))]
-    if len(a) * len(b) > _COMPARED:
-        found += [("deleted", a), ("inserted", b)]
+    runs: list[Run] = [("same", list(old[:start])), *_compared(a, b), ("same", list(old[len(old) - end :]))]
+    for operation, together in groupby((run for run in runs if run[1]), lambda run: run[0]):
+        yield operation, [token for _, tokens in together for token in tokens]
+
+
+def _compared(a: list[Token], b: list[Token]) -> Iterator[Run]:
+    """Token by token; where that are too many line by line first, and then the lines that differ."""
+    if len(a) * len(b) <= _COMPARED:
+        for tag, i, j, k, m in _opcodes(a, b):
+            yield from _replaced(tag, a[i:j], b[k:m])
+        return
+    old, new = _lines(a), _lines(b)
+    codes = _opcodes(old, new) if len(old) * len(new) <= _COMPARED else [("replace", 0, len(old), 0, len(new))]
+    for tag, i, j, k, m in codes:
+        gone, come = (list(chain.from_iterable(lines)) for lines in (old[i:j], new[k:m]))
+        small = tag == "replace" and len(gone) * len(come) <= _COMPARED
+        yield from _compared(gone, come) if small else _replaced(tag, gone, come)
+
+
+def _opcodes(a: Sequence[Hashable], b: Sequence[Hashable]) -> Sequence[tuple[str, int, int, int, int]]:
+    return difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes()
+
+
+def _replaced(tag: str, gone: list[Token], come: list[Token]) -> Iterator[Run]:
+    if tag == "equal":
+        yield "same", gone
     else:
-        for tag, i, j, k, m in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-            found += [("same", a[i:j])] if tag == "equal" else [("deleted", a[i:j]), ("inserted", b[k:m])]
-    yield from ((operation, tokens) for operation, tokens in [*found, ("same", list(old[len(old) - end :]))] if tokens)
+        yield "deleted", gone
+        yield "inserted", come
+
+
+def _lines(tokens: list[Token]) -> list[tuple[Token, ...]]:
+    ends = [i + 1 for i, token in enumerate(tokens) if token.turn or token.text == "\n"]
+    return [tuple(tokens[i:j]) for i, j in pairwise([0, *ends, len(tokens)]) if i < j]
 
 
 def _elided(operation: Operation, tokens: list[Token], head: int, tail: int) -> list[Segment]:
