@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1] / "toolkit"
 MODULES = sorted((ROOT / "qdata").rglob("*.py"))
 HEAVY = {"torch", "trl", "peft", "datasets", "accelerate"}
 FLOORS = {"cli", "pipeline", "part", "assemble", "convert", "manifest", "report", "workspace", "engine",
-          "decide", "gather", "stepping"}  # fmt: skip
+          "decide", "gather", "stepping", "output", "reporting"}  # fmt: skip
 
 
 GROUND = ("polars", "numpy", "pyarrow", "qdata.schema", "qdata.errors")  # what plugins stand on
@@ -133,7 +133,7 @@ def test_the_proof_is_independent() -> None:
     assert not {name for name in seen if below(name, "qdata.tokens.render", "qdata.tokens.tokenize")}
 
 
-@pytest.mark.parametrize("command", [[], ["convert"], ["dedup"], ["render"], ["fetch"]], ids=" ".join)
+@pytest.mark.parametrize("command", [[], ["convert"], ["dedup"], ["render"], ["fetch"], ["report"]], ids=" ".join)
 def test_help_answers_at_once(command: list[str]) -> None:
     """`qdata [COMMAND] --help` loads none of torch, transformers, ray, datasets, polars."""
     words = [sys.executable, "-X", "importtime", "-m", "qdata.cli", *command, "--help"]
@@ -141,4 +141,4 @@ def test_help_answers_at_once(command: list[str]) -> None:
     loaded = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
     assert "Usage: " in done.stdout
     assert {"click", "qdata"} <= loaded, "the list of loaded modules was not understood"
-    assert not loaded & {"torch", "transformers", "ray", "datasets", "polars", "pyarrow", "huggingface_hub"}
+    assert not loaded & {"torch", "transformers", "ray", "datasets", "polars", "pyarrow", "huggingface_hub", "jinja2"}
