@@ -142,6 +142,12 @@ def test_questions_about_what_nobody_shows_are_dropped(question: str, wanted: st
 
 
 ASK = ("user", "Why is the sky blue?")
+# Mostly Latin letters, and yet Chinese; and code of which nobody said that it is code.
+ELEMENTS = " ".join(
+    "1. 氢（Hydrogen） 2. 氦（Helium） 3. 锂（Lithium） 4. 铍（Beryllium） 5. 硼（Boron） 6. 碳（Carbon） 7. 氮（Nitrogen）"
+    " 8. 氧（Oxygen） 9. 氟（Fluorine） 10. 氖（Neon） 11. 钠（Sodium） 12. 镁（Magnesium） 13. 铝（Aluminium）".split()
+)
+OBFUSCATED = "var _0x17197e=['hash','99BTYcVg','?rfr=','src','10yktvDA','7eTnhwc','2106488vdizGJ','179330oCCmlo'];" * 4
 FILTERS: list[tuple[str, tuple[str, str | None], str | None, dict[str, Any]]] = [
     ("boilerplate", ("assistant", "I'm sorry, but as an AI language model I cannot eat."), "as_an_ai", {}),
     ("boilerplate", ("assistant", "As a large language model, I am unable to draw."), "as_an_ai", {}),
@@ -150,6 +156,14 @@ FILTERS: list[tuple[str, tuple[str, str | None], str | None, dict[str, Any]]] = 
     ("boilerplate", ("assistant", "My knowledge cutoff is 2021."), "knowledge_cutoff", {}),
     ("boilerplate", ("assistant", "AI is used in medicine as an aid. 人工智能是一门学科。"), None, {}),
     ("boilerplate", ("assistant", "As an aircraft engineer, I like language."), None, {}),
+    ("boilerplate", ("assistant", "It is used in areas such as artificial intelligence, and AI."), None, {}),
+    ("boilerplate", ("assistant", "As AI becomes common, and as the digital world evolves, jobs go."), None, {}),
+    ("boilerplate", ("assistant", "Tasks such as language translation; bitcoin as a digital payment."), None, {}),
+    ("boilerplate", ("assistant", "As an AI text-based model developed by OpenAI, I see nothing."), "as_an_ai", {}),
+    ("boilerplate", ("assistant", "As AI language model, I cannot."), "as_an_ai", {}),
+    ("boilerplate", ("assistant", "机器学习作为人工智能的一个分支，发展很快。"), None, {}),
+    ("boilerplate", ("assistant", "作为一个人工智能领域的专家，她很忙。"), None, {}),
+    ("boilerplate", ("assistant", "作为一名人工智能助手我没有手。"), "as_an_ai", {}),
     ("boilerplate", ("assistant", "Hope this helps!"), "own_pattern", {"patterns": ("(?i)hope this helps",)}),
     ("empty_turn", ("assistant", " \n"), "no_answer", {}),
     ("empty_turn", ("assistant", None), "no_answer", {}),
@@ -188,6 +202,9 @@ FILTERS: list[tuple[str, tuple[str, str | None], str | None, dict[str, Any]]] = 
     ("language", ("assistant", "하늘은 공기가 햇빛을 산란시키기 때문에 파랗습니다."), "ko", {}),
     ("language", ("assistant", "```\nprint('bonjour tout le monde, comment allez-vous')\n```\nx = 1"), None, {}),
     ("language", ("assistant", "Oui."), None, {}),
+    ("language", ("assistant", ELEMENTS), None, {"confidence": 0.7}),
+    ("language", ("assistant", ELEMENTS), "zh", {"allowed": ("en",), "confidence": 0.7}),
+    ("language", ("assistant", OBFUSCATED), None, {"confidence": 0.7}),
     ("word_list", ("assistant", "A Class of its own"), None, {"words": ("ass",)}),
     ("word_list", ("assistant", "what an ASS!"), "listed_word", {"words": ("ass",)}),
     ("word_list", ("assistant", "what an ASS!"), None, {"words": ("ass",), "ignore_case": False}),

@@ -24,6 +24,8 @@ _SCRIPTS = {
 _ENGLISH = r"(?i)\b(?:the|and|of|to|is|are|was|were|in|that|for|it|with|you|this|have|has|be|from|can|your|by|which"
 _ENGLISH += r"|what|how|when|not|an?)\b"
 _CODE = r"(?s)```.*?(?:```|$)|`[^`\n]*`|https?://\S+"
+# Of py3langid's codes, those that are no language of their own here: varieties written as Chinese, and no language.
+_READ_AS = {"wuu": "zh", "yue": "zh", "zxx": None}
 _HEAD = 2000  # characters that are looked at: the language does not change behind them
 
 
@@ -33,7 +35,7 @@ class Language:
 
     The script decides where it can: Chinese by its characters, Japanese by kana, Korean, Thai, Greek, Hebrew, Hindi;
     English by its small words. Only for other Latin, Cyrillic and Arabic text py3langid (Lui and Baldwin 2012) is
-    asked; it knows 97 languages and downloads nothing. Code and links are not looked at, and of texts with few
+    asked; it knows some 130 languages and downloads nothing. Code and links are not looked at, and of texts with few
     letters nothing is said.
     """
 
@@ -96,7 +98,7 @@ class Language:
 
     def _asked(self, text: str) -> str | None:
         code, sure = _identifier().classify(text)
-        return str(code) if sure >= self.confidence else None
+        return _READ_AS.get(code, str(code)) if sure >= self.confidence else None
 
 
 def _is_english(text: pl.Expr) -> pl.Expr:
