@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._judge import dropped, first_reason, said_by
+from qdata.rows.steps._judge import Role, dropped, first_reason, said_by
 
 _MODEL_EN = r"(?:(?:large|artificial|virtual|intelligent|text[- ]based|conversational|digital) )*"
 _MODEL_EN += r"(?:AI|A\.I\.|artificial intelligence|language model|GPT(?:-?[0-9.]+)?|machine learning (?:model|system)"
@@ -41,8 +41,17 @@ class Boilerplate:
     """
 
     patterns: tuple[str, ...] = field(default=(), metadata={"help": "more regular expressions (of polars' engine)"})
-    roles: tuple[str, ...] = field(default=("assistant",), metadata={"help": "whose texts are looked at"})
+    roles: tuple[Role, ...] = field(default=("assistant",), metadata={"help": "whose texts are looked at"})
     edits: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for patterns that are no regular expressions of polars' engine."""
+        for pattern in self.patterns:
+            try:
+                pl.Series([""]).str.contains(pattern)
+            except pl.exceptions.ComputeError as error:
+                why = str(error).rpartition("error: ")[2].splitlines()[0]
+                raise ValueError(f"patterns: {pattern!r} is no regular expression ({why})") from None
 
     def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Reasons: `boilerplate.as_an_ai`, `boilerplate.knowledge_cutoff`, `boilerplate.own_pattern`.
