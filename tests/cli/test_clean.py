@@ -108,7 +108,7 @@ def test_another_dialect_and_a_preset_of_ones_own() -> None:
     [
         ([], "no steps: wanted --preset (preference, pretrain, sft-en, sft-zh, or a .toml file) or --step NAME"),
         (["--preset", "sft-eng"], "no preset is called 'sft-eng'. Did you mean 'sft-en' or 'sft-zh'?"),
-        (["--preset", "none.toml"], "none.toml: no such recipe."),
+        (["--preset", "none.toml"], "none.toml: no such preset."),
         (["--step", "lenght"], "--step[0].step: no step is called 'lenght'. Did you mean 'length'?"),
         (["--step", "length", "min=3"], "--step[0].min: no such key."),
         (["--step", "length", "min_answer=few"], "--step[0].min_answer: wanted a whole number, got 'few'"),

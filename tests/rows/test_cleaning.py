@@ -13,6 +13,7 @@ from tests.test_schema import conversation, frame, turn
 
 from qdata import plugin
 from qdata.errors import QdataError
+from qdata.recipe import structure
 from qdata.rows import steps
 
 
@@ -70,6 +71,9 @@ EDITS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("mask_pii", "写信给 zhang.san@qq.com，或打 138-1234-5678。", "写信给 [EMAIL]，或打 [PHONE]。", {}),
     ("mask_pii", "身份证11010519491231002X，", "身份证[ID_CARD]，", {}),
     ("mask_pii", "身份证110105194912310021，2024-11-22 10:00，圆周率3.1415926535，192.168.100.100", None, {}),
+    ("mask_pii", "C = arccos(-0.3571428571) = 111.8°", "C = arccos(-0.3571428571) = 111.8°", {}),
+    ("mask_pii", "the 2003-03-08-14 win32 build", "the 2003-03-08-14 win32 build", {}),
+    ("mask_pii", "(202) 456.1111", "[PHONE]", {}),
     ("mask_pii", "call (202) 456-1111 or +44 20 7946 0958", "call [PHONE] or [PHONE]", {}),
     ("mask_pii", "me@example.com, a@b, 9508735610, 14.285714285, 255.255.255.0", None, {}),
     ("mask_pii", "key sk-" + "aB3" * 10 + ", ghp_" + "a1" * 18, "key [KEY], [KEY]", {}),
@@ -142,6 +146,13 @@ def test_questions_about_what_nobody_shows_are_dropped(question: str, wanted: st
 
 
 ASK = ("user", "Why is the sky blue?")
+# Mostly Latin letters, and yet Chinese; and code of which nobody said that it is code.
+ELEMENTS = (
+    "1. 氢（Hydrogen） 2. 氦（Helium） 3. 锂（Lithium） 4. 铍（Beryllium） 5. 硼（Boron） 6. 碳（Carbon）"
+    " 7. 氮（Nitrogen） 8. 氧（Oxygen） 9. 氟（Fluorine） 10. 氖（Neon） 11. 钠（Sodium） 12. 镁（Magnesium）"
+    " 13. 铝（Aluminium）"
+)
+OBFUSCATED = "var _0x17197e=['hash','99BTYcVg','?rfr=','src','10yktvDA','7eTnhwc','2106488vdizGJ','179330oCCmlo'];" * 4
 FILTERS: list[tuple[str, tuple[str, str | None], str | None, dict[str, Any]]] = [
     ("boilerplate", ("assistant", "I'm sorry, but as an AI language model I cannot eat."), "as_an_ai", {}),
     ("boilerplate", ("assistant", "As a large language model, I am unable to draw."), "as_an_ai", {}),
@@ -150,6 +161,14 @@ FILTERS: list[tuple[str, tuple[str, str | None], str | None, dict[str, Any]]] = 
     ("boilerplate", ("assistant", "My knowledge cutoff is 2021."), "knowledge_cutoff", {}),
     ("boilerplate", ("assistant", "AI is used in medicine as an aid. 人工智能是一门学科。"), None, {}),
     ("boilerplate", ("assistant", "As an aircraft engineer, I like language."), None, {}),
+    ("boilerplate", ("assistant", "It is used in areas such as artificial intelligence, and AI."), None, {}),
+    ("boilerplate", ("assistant", "As AI becomes common, and as the digital world evolves, jobs go."), None, {}),
+    ("boilerplate", ("assistant", "Tasks such as language translation; bitcoin as a digital payment."), None, {}),
+    ("boilerplate", ("assistant", "As an AI text-based model developed by OpenAI, I see nothing."), "as_an_ai", {}),
+    ("boilerplate", ("assistant", "As AI language model, I cannot."), "as_an_ai", {}),
+    ("boilerplate", ("assistant", "机器学习作为人工智能的一个分支，发展很快。"), None, {}),
+    ("boilerplate", ("assistant", "作为一个人工智能领域的专家，她很忙。"), None, {}),
+    ("boilerplate", ("assistant", "作为一名人工智能助手我没有手。"), "as_an_ai", {}),
     ("boilerplate", ("assistant", "Hope this helps!"), "own_pattern", {"patterns": ("(?i)hope this helps",)}),
     ("empty_turn", ("assistant", " \n"), "no_answer", {}),
     ("empty_turn", ("assistant", None), "no_answer", {}),
@@ -188,6 +207,9 @@ FILTERS: list[tuple[str, tuple[str, str | None], str | None, dict[str, Any]]] = 
     ("language", ("assistant", "하늘은 공기가 햇빛을 산란시키기 때문에 파랗습니다."), "ko", {}),
     ("language", ("assistant", "```\nprint('bonjour tout le monde, comment allez-vous')\n```\nx = 1"), None, {}),
     ("language", ("assistant", "Oui."), None, {}),
+    ("language", ("assistant", ELEMENTS), None, {"confidence": 0.7}),
+    ("language", ("assistant", ELEMENTS), "zh", {"allowed": ("en",), "confidence": 0.7}),
+    ("language", ("assistant", OBFUSCATED), None, {"confidence": 0.7}),
     ("word_list", ("assistant", "A Class of its own"), None, {"words": ("ass",)}),
     ("word_list", ("assistant", "what an ASS!"), "listed_word", {"words": ("ass",)}),
     ("word_list", ("assistant", "what an ASS!"), None, {"words": ("ass",), "ignore_case": False}),
@@ -252,6 +274,36 @@ def test_call_arguments_are_repaired_or_dropped(given: Any, why: str | None, rep
     assert why is not None or made == calls(given)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "wanted"),
+    [
+        ("length", {"min_answer": -3}, "min_answer: wanted a whole number of at least 0, got -3"),
+        ("length", {"min_answer": 5, "max_answer": 2}, "max_answer: 2 is below min_answer, which is 5"),
+        ("repetition", {"phrases": 3.0}, "phrases: wanted a share from 0 to 1, got 3"),
+        ("repetition", {"n": 0}, "n: wanted a whole number above 0, got 0"),
+        ("boilerplate", {"patterns": ("ok", "((")}, r"patterns: '\(\(' is no regular expression \(unclosed group\)"),
+        ("language", {"allowed": ("chinese",)}, "allowed: 'chinese' is no code of a language; wanted zh"),
+        ("language", {"allowed": ()}, "allowed: no language"),
+        ("mask_pii", {"regions": ("US", "XX")}, "regions: 'XX' is no code of a country; wanted CN"),
+        ("word_list", {}, "no words; wanted file"),
+    ],
+)
+def test_settings_that_would_do_nothing_or_drop_everything_are_refused(
+    name: str, settings: dict[str, Any], wanted: str
+) -> None:
+    """When the step is made."""
+    with pytest.raises(ValueError, match=wanted):
+        step(name, **settings)
+
+
+@pytest.mark.parametrize("name", ["boilerplate", "code_fence", "empty_turn", "language", "merge_turns", "repetition"])
+def test_a_role_that_nobody_has_is_told(name: str) -> None:
+    """A misspelt role would make a step that looks at nothing."""
+    mistakes: list[str] = []
+    assert structure(plugin.find(steps, name), {"roles": ["asistant"]}, "here", mistakes) is None
+    assert len(mistakes) == 1 and mistakes[0].startswith("here.roles[0]: 'asistant' is not one of 'system', 'user'")
+
+
 def test_a_word_list_is_a_file(tmp_path: Path) -> None:
     """A word a line, comments and blank lines apart; its words are in the step, and so in manifest and cache key."""
     file = tmp_path / "words.txt"
@@ -262,6 +314,9 @@ def test_a_word_list_is_a_file(tmp_path: Path) -> None:
     assert step("word_list", file=str(file)) != made
     with pytest.raises(QdataError, match=r"none\.txt: cannot be read"):
         step("word_list", file=str(tmp_path / "none.txt"))
+    file.write_text("# nothing yet\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"words\.txt: no words in it"):
+        step("word_list", file=str(file))
 
 
 def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

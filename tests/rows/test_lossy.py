@@ -239,18 +239,44 @@ def test_a_name_nobody_has_and_a_dialect_without_names() -> None:
         convert([Source(path=write(FORMATS["pairs"].sample)[0].path, character="a")], "messages", Path("out.jsonl"))
 
 
+def test_lines_of_nobody_are_told() -> None:
+    """An empty role is a fault that a step can judge, and comes back as the line it was; null is none."""
+    lines = [line("阿虚", "q"), line("", "x\ny"), line("春日", "a"), line("阿虚", "b"), line("春日", "c")]
+    named = [line("阿虚", "q"), line("春日", "a"), line(None, "x"), line("春日", "c")]
+    file = write([{"dialogue": lines}, {"dialogue": named}])
+    source = [Source(path=file[0].path, character="春日")]
+    convert(source, "messages", Path("out.jsonl"))
+    first, second = (json.loads(text)["messages"] for text in Path("out.jsonl").read_text("utf-8").splitlines())
+    assert first[1] == {"role": "user", "content": "阿虚：q\nx\ny", "name": ""}
+    assert not any("name" in m for m in [*first[2:], *second])
+    convert([Source(path="out.jsonl")], "chatharuhi", Path("back.jsonl"))
+    back = [json.loads(text)["dialogue"] for text in Path("back.jsonl").read_text("utf-8").splitlines()]
+    assert back == [lines, named]
+    with pytest.raises(QdataError, match=r"sharegpt cannot express .*names"):
+        convert(source, "sharegpt", Path("sharegpt.jsonl"))
+
+
 TALK = st.text("：\n「」ab", max_size=8)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(TALK, TALK), min_size=1, max_size=3), st.sampled_from([None, "s", "你是a。", "你是a,b。"]))
+@given(
+    st.lists(st.tuples(TALK, TALK), min_size=1, max_size=3),
+    st.sampled_from([None, "s", "你是a。", "你是a,b。"]),
+    st.sampled_from([None, ""]),
+)
 def test_talk_with_colons_and_line_ends_comes_back(
-    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]], system: str | None
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]], system: str | None, name: str | None
 ) -> None:
-    """A text that looks like lines of several names is the same text again, also where it bears the answerer's name."""
+    """A text that looks like lines of several names is the same text again, also where it bears the answerer's name.
+
+    And so is whether a line of a question had an empty name.
+    """
     from tests.rows.test_formats import read
 
     one = conversation(chat(*(text for pair in pairs for text in pair), system=system))
+    one["messages"][-2]["name"] = name
+    assert FORMATS["chatharuhi"].loses(one) is None
     row = FORMATS["chatharuhi"].write(one)
     assert FORMATS["chatharuhi"].claims(row)
     assert read([row], "chatharuhi", tmp_path_factory.getbasetemp()) == [said(one)]

@@ -61,7 +61,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "length_ratio": [{}, {"min": 0.5, "max": 2.0}],
     "repetition": [{}, {"characters": 2, "phrases": 0.1, "lines": 0.1, "n": 1}, {"phrases": 1.0, "lines": 1.0}],
     "language": [{}, {"allowed": ("en",), "min_letters": 1, "confidence": 0.0}],
-    "word_list": [{}, {"words": ("a", "你", "<name>")}, {"words": ("A", "{{name}}", "{{Ä}}"), "ignore_case": False}],
+    "word_list": [{"words": ("a", "你", "<name>")}, {"words": ("A", "{{name}}", "{{Ä}}"), "ignore_case": False}],
     "filter": [
         {"where": "score.other > 0.5 or not (source in ('s', \"t\") and answer.chars < 3) or score.never is not null"}
     ],

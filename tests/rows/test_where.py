@@ -57,6 +57,12 @@ def test_what_holds(where: str) -> None:
     assert not holds(f"not ({where})", **scores)
 
 
+def test_a_text_without_quotes_is_told() -> None:
+    """Where a word is near no field."""
+    with pytest.raises(ValueError, match=r"^column 10: no field is called 'zh'\. Known: .* A text stands in quotes\.$"):
+        _where.parse("source = zh")
+
+
 def test_what_is_unknown_is_not_kept() -> None:
     """A missing score is neither below nor not below; `or` may still make it true."""
     for where in ("score.x < 1", "not score.x < 1", "score.x != 1", "score.x in (1)", "score.x not in (1)"):

@@ -176,6 +176,22 @@ def test_chat_sends_no_system_message_of_its_own(project: Path) -> None:
     assert "".join(pieces) == said == talking.answer(asked, 8)
 
 
+def test_what_is_for_testing_is_named_as_left_out(project: Path) -> None:
+    """Beside the recipe, wherever that lies; also where the shards are up to date."""
+    (project / "elsewhere/set").mkdir(parents=True)
+    recipe = Path("small.toml").rename("elsewhere/small.toml")
+    for name in ("train", "test"):
+        shutil.copy("rows.jsonl", f"elsewhere/set/{name}.jsonl")
+    shutil.copy("held.jsonl", "elsewhere/held.jsonl")
+    for _ in range(2):
+        out = io.StringIO()
+        loaded = recipes.load(recipe, ['data.sources=["set"]', "train.max_steps=1"])
+        train(loaded, Path("runs"), Console(file=out, width=200))
+        assert "not read: elsewhere/set/test.jsonl (1 file for testing; name it to read it" in " ".join(
+            out.getvalue().split()
+        )
+
+
 def test_placeholders_nobody_filled_stop_the_run(project: Path) -> None:
     with pytest.raises(QdataError, match=r"\{\{author\}\}"):
         go('data.placeholders={name="Muxue"}')

@@ -36,7 +36,7 @@ def load(name: str) -> Preset:
         raise QdataError(f"no preset is called {name!r}.{did_you_mean(name, names())} A file's name ends in .toml.")
     path = Path(name) if name.endswith(".toml") else shipped(FOLDER) / f"{name}.toml"
     mistakes: list[str] = []
-    table = read_toml(path)
+    table = read_toml(path, what="preset")
     preset = structure(Preset, table, path.name, mistakes)
     if preset is not None and not preset.steps:
         mistakes.append(f"{path.name}.steps: empty; wanted at least one [[steps]] table with step = NAME")

@@ -97,8 +97,10 @@ class DataRecipe:
     seed: int = option(0, "seed of max_samples, of the split and of the order after packing")
 
 
-def read_toml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def read_toml(path: Path, overrides: Sequence[str] = (), what: str = "recipe") -> dict[str, Any]:
     """The recipe file as nested dicts, with `table.key=value` overrides applied (the value is read as TOML).
+
+    `what` the file is, for messages.
 
     Raises QdataError for a missing file, broken TOML, or an override that cannot be placed.
     """
@@ -106,7 +108,7 @@ def read_toml(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.toml")]) if path.parent.is_dir() else ""
-        raise QdataError(f"{path}: no such recipe.{near}") from None
+        raise QdataError(f"{path}: no such {what}.{near}") from None
     except (IsADirectoryError, UnicodeDecodeError) as error:
         raise QdataError(f"{path}: not a TOML text file ({error})") from None
     except tomllib.TOMLDecodeError as error:

@@ -34,12 +34,15 @@ def notices(console: Console, inputs: Sequence[Found]) -> None:
         sample_notice(console, name)
 
 
-def left_out(console: Console, sources: Sequence[Source]) -> None:
-    """Files below the named folders that look like rows and are none of them; loudly, those held out for testing."""
+def left_out(console: Console, sources: Sequence[Source], base: Path = Path()) -> None:
+    """Files below the named folders that look like rows and are none of them; loudly, those held out for testing.
+
+    Paths of sources are relative to `base`.
+    """
     from qdata.rows import catalog, source
 
-    named = {Path(one.path).resolve() for one in sources}
-    for folder in filter(None, map(catalog.folder_of, sources)):
+    named = {(base / one.path).resolve() for one in sources}
+    for folder in filter(None, (catalog.folder_of(one, base) for one in sources)):
         for path, reason in source.left_out(folder):
             console.print(f"not read: {escape(str(path))} ({reason})", style="dim", highlight=False)
         for path, split, files in source.splits_left_out(folder):

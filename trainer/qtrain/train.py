@@ -92,9 +92,10 @@ def prove(shards: Shards, console: Console, saved: Path | None = None) -> None:
 
 def _shards(recipe: TrainRecipe, data: DataRecipe, console: Console, *, strict: bool) -> Shards:
     """data/shards/<recipe>/, built where it is missing or no longer what the recipe and its inputs make."""
-    from qdata import pipeline
+    from qdata import pipeline, report
 
     path = Path("data/shards") / recipe.stem
+    report.left_out(console, [*data.sources, *data.validation], recipe.base)
     if pipeline.current(data, path, base=recipe.base, strict=strict):
         console.print(f"shards: {path} is up to date")
     else:

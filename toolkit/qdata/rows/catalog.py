@@ -145,9 +145,9 @@ def named(path: str, base: Path = Path()) -> tuple[str, Entry | None]:
     return name, found[name]
 
 
-def folder_of(one: Source) -> Path | None:
+def folder_of(one: Source, base: Path = Path()) -> Path | None:
     """The folder that a source stands for as a whole, leaving out what is for testing; None for every other source."""
-    path = Path(one.path)
+    path = base / one.path
     if one.files:
         return None
     if not path.exists() and (entry := entries().get(one.path)) and not entry.unsupported:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from itertools import groupby
 from typing import Any, ClassVar
 
@@ -14,7 +13,6 @@ from qdata.rows.formats._turns import is_preference, listed, split_system, syste
 
 _COLON = "："
 _SPOKEN = re.compile(rf"([^\n{_COLON}]{{1,30}}){_COLON}")
-_NEXT = re.compile(rf"\n(?=[^\n{_COLON}]{{1,30}}{_COLON})")
 _IS = re.compile(r"你是([^,。\n]+)。")
 _NOBODY = "assistant"  # who answers where no character is named
 
@@ -23,8 +21,9 @@ class Chatharuhi:
     """Which character answers is said by `--character NAME` (or NAME,NAME: one under several names), or by the row.
 
     Its lines are the answers. Those of all others are the user's, each line as `NAME：text`, a line without a name as
-    it is. Lines of one side that follow each other are one turn, a line of text for each. The system prompt is
-    `你是NAME。` where the row has no `system` of its own ("" means none).
+    it is. Lines of one side that follow each other are one turn, a line of text for each. Its `name` is "" where a
+    line's is: the step empty_role drops such rows. A role that is null means that no name is wanted. The system prompt
+    is `你是NAME。` where the row has no `system` of its own ("" means none).
     """
 
     columns: ClassVar = {
@@ -88,10 +87,15 @@ class Chatharuhi:
         answers = role.is_in(pl.col("names"))
         said = pl.when(answers | (role == "")).then("text").otherwise(pl.concat_str(role, pl.lit(_COLON), "text"))
         lines = lines.select(
-            "at", said=said, role=pl.when(answers).then(pl.lit("assistant")).otherwise(pl.lit("user"))
+            "at",
+            said=said,
+            name=pl.when((pl.col("role") == "") & ~answers).then(pl.lit("")),
+            role=pl.when(answers).then(pl.lit("assistant")).otherwise(pl.lit("user")),
         ).with_columns(run=pl.struct("at", "role").rle_id())
-        turns = lines.group_by("run", "at", "role", maintain_order=True).agg(content=pl.col("said").str.join("\n"))
-        chats = turns.group_by("at", maintain_order=True).agg(messages=pl.struct("role", "content"))
+        turns = lines.group_by("run", "at", "role", maintain_order=True).agg(
+            content=pl.col("said").str.join("\n"), name=pl.col("name").min()
+        )
+        chats = turns.group_by("at", maintain_order=True).agg(messages=pl.struct("role", "content", "name"))
         text = pl.coalesce("system", pl.format("你是{}。", pl.col("names").list.first()))
         messages = joined(system_of(text), pl.col("messages"))
         whole = indexed.join(chats, on="at", how="left", maintain_order="left").with_columns(messages=messages)
@@ -126,7 +130,10 @@ class Chatharuhi:
         roles = [m["role"] for m in turns]
         if conversation["tools"]:
             return "the tools"
-        if any(m[key] is not None for m in conversation["messages"] for key in m.keys() - {"role", "content"}):
+        nameless = [
+            m | {"name": None} if m["role"] == "user" and m["name"] == "" else m for m in conversation["messages"]
+        ]
+        if any(m[key] is not None for m in nameless for key in m.keys() - {"role", "content"}):
             return "reasoning, tool calls, names or training flags of messages"
         if system == "":
             return "an empty system prompt"
@@ -139,18 +146,21 @@ def _names() -> pl.Expr:
     return pl.col("character").str.split(",")
 
 
-def _lines(message: dict[str, Any], character: str) -> Iterator[dict[str, Any]]:
-    """The lines whose reading is this turn; a piece that begins like one of the character's stays with its line."""
+def _lines(message: dict[str, Any], character: str) -> list[dict[str, Any]]:
+    """The lines whose reading is this turn; what begins like a line of the character's stays with the line before it.
+
+    What follows a named line is part of it; in a turn of name "" it is a line without a name, of which there is one.
+    """
+    said, nobody = message["content"], message["name"]
     if message["role"] == "assistant":
-        yield {"role": character, "text": message["content"]}
-        return
-    role, said = "", list[str]()
-    for piece in _NEXT.split(message["content"]):
+        return [{"role": character, "text": said}]
+    lines: list[dict[str, Any]] = []
+    for piece in said.split("\n"):
         spoken = _SPOKEN.match(piece)
         if spoken and spoken[1] != character:
-            if said:
-                yield {"role": role, "text": "\n".join(said)}
-            role, said = spoken[1], [piece[spoken.end() :]]
+            lines.append({"role": spoken[1], "text": piece[spoken.end() :]})
+        elif lines and nobody in (None, lines[-1]["role"]):
+            lines[-1]["text"] += f"\n{piece}"
         else:
-            said.append(piece)
-    yield {"role": role, "text": "\n".join(said)}
+            lines.append({"role": nobody, "text": piece})
+    return lines if nobody in (None, *(line["role"] for line in lines)) else [{"role": nobody, "text": said}]

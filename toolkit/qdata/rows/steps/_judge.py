@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final, Literal
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,9 @@ from qdata.rows.steps._texts import LISTS
 from qdata.schema import MESSAGE
 
 _PLACE = "place"  # of a message in its row, beside the fields of MESSAGE
-TEXT_ROLE = "text"  # what judges of messages see as the role of a pretraining text
+TEXT_ROLE: Final = "text"  # what judges of messages see as the role of a pretraining text
+Role = Literal["system", "user", "assistant", "tool"]
+RoleOrText = Literal["system", "user", "assistant", "tool", "text"]
 
 
 def dropped(frame: pl.LazyFrame, reason: pl.Expr) -> pl.LazyFrame:

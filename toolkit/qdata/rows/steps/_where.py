@@ -223,4 +223,4 @@ def _short(said: str) -> str:
 def _near(name: str) -> str:
     near = difflib.get_close_matches(name, [*FIELDS, "score.given", *SCORE_TEXTS], n=2, cutoff=0.6)
     told = f" Did you mean {' or '.join(map(repr, near))}?" if near else f" Known: {', '.join(FIELDS)}, lang."
-    return f"{told} A score is written score.NAME."
+    return f"{told} A score is written score.NAME.{'' if near else ' A text stands in quotes.'}"

@@ -7,18 +7,25 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._judge import dropped, first_reason, said_by
+from qdata.rows.steps._judge import Role, dropped, first_reason, said_by
 
-_MODEL_EN = r"(?:an? |the )?(?:(?:large|artificial|virtual|intelligent|text[- ]based|conversational) )*"
-_MODEL_EN += r"(?:AI|A\.I\.|artificial intelligence|language|GPT(?:-?[0-9.]+)?|machine learning|digital|chatbot)"
-_MODEL_EN += r"(?: language| text)?(?:[- ](?:model|assistant|system|chatbot|bot|program|developed by \w+))*"
+_MODEL_EN = r"(?:(?:large|artificial|virtual|intelligent|text[- ]based|conversational|digital) )*"
+_MODEL_EN += r"(?:AI|A\.I\.|artificial intelligence|language model|GPT(?:-?[0-9.]+)?|machine learning (?:model|system)"
+_MODEL_EN += r"|(?:virtual|digital) assistant|chatbot)"
+_MODEL_EN += r"(?:[- ](?:language|text|text[- ]based|model|assistant|system|chatbot|bot|program|entity|tool|agent))*"
+_MODEL_EN += r"(?: (?:developed|trained|created|made|built|designed) (?:by|on|to) [^,.\n]{1,40})?"
 _MODEL_ZH = r"(?:一[个名种位款])?(?:由?\w{0,12}(?:训练|开发|研发)的)?(?:大型?|虚拟|智能)?"
 _MODEL_ZH += r"(?:人工智能|AI|语言模型|大模型|机器人|智能助手)"
+_ITSELF_ZH = r"(?:语言|大|聊天|助手|助理|实体|模型|程序|系统|机器人|的? ?AI|的人工智能|的语言模型)*"
+_ITSELF_ZH += r"(?:[，,。；：！\s]|我|无法|不能|没有|并|是|也|只|可以|会|来说|$)"
 PATTERNS = {
-    "as_an_ai": rf"(?i)\b(?:as|since I am|since I'm|because I am|because I'm|being) {_MODEL_EN}\b"
-    rf"|\bI(?: am|'m|’m) (?:just |only |merely )?{_MODEL_EN}(?:[,.]| and| so| that| which)"
-    rf"|(?:作为|身为|由于我是|因为我是|我只是|我仅仅是){_MODEL_ZH}|我是{_MODEL_ZH}[^。！？\n]{{0,20}}"
-    r"(?:无法|不能|没有|不具备|并不)",
+    # "as" alone is no speaking of oneself: "technologies such as AI", "as AI becomes more common", 作为人工智能的分支
+    "as_an_ai": rf"(?i)\b(?:as|being) (?:an?|your) {_MODEL_EN}(?:[,;:.!)]|\s+(?:I|my|you)\b)"
+    rf"|\b(?:as|being) (?:the )?{_MODEL_EN},? (?:I|my)\b"
+    rf"|\b(?:since|because) I(?: am|'m|’m) (?:just |only |merely )?(?:an? |the )?{_MODEL_EN}\b"
+    rf"|\bI(?: am|'m|’m) (?:just |only |merely )?(?:an? |the )?{_MODEL_EN}(?:[,.]| and| so| that| which)"
+    rf"|(?:作为|身为){_MODEL_ZH}{_ITSELF_ZH}|(?:由于我是|因为我是|我只是|我仅仅是|我作为){_MODEL_ZH}"
+    rf"|我是{_MODEL_ZH}[^。！？\n]{{0,20}}(?:无法|不能|没有|不具备|并不)",
     "knowledge_cutoff": r"(?i)\bmy (?:knowledge|training)(?: data)?(?: cut-?off| (?:only )?(?:extends|goes))"
     r"|knowledge cut-?off|as of my last (?:knowledge )?(?:update|training)"
     r"|我的(?:知识|训练数据)(?:库)?(?:截止|截至|更新)",
@@ -34,8 +41,17 @@ class Boilerplate:
     """
 
     patterns: tuple[str, ...] = field(default=(), metadata={"help": "more regular expressions (of polars' engine)"})
-    roles: tuple[str, ...] = field(default=("assistant",), metadata={"help": "whose texts are looked at"})
+    roles: tuple[Role, ...] = field(default=("assistant",), metadata={"help": "whose texts are looked at"})
     edits: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for patterns that are no regular expressions of polars' engine."""
+        for pattern in self.patterns:
+            try:
+                pl.Series([""]).str.contains(pattern)
+            except pl.exceptions.ComputeError as error:
+                why = str(error).rpartition("error: ")[2].splitlines()[0]
+                raise ValueError(f"patterns: {pattern!r} is no regular expression ({why})") from None
 
     def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Reasons: `boilerplate.as_an_ai`, `boilerplate.knowledge_cutoff`, `boilerplate.own_pattern`.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._judge import TEXT_ROLE, dropped, first_reason, said_by
+from qdata.rows.steps._judge import TEXT_ROLE, RoleOrText, dropped, first_reason, said_by
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class CodeFence:
     nothing behind them.
     """
 
-    roles: tuple[str, ...] = field(
+    roles: tuple[RoleOrText, ...] = field(
         default=("assistant", TEXT_ROLE), metadata={"help": "whose texts are looked at; text is pretraining text"}
     )
     edits: ClassVar[bool] = False

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._judge import calls, dropped, first_reason
+from qdata.rows.steps._judge import Role, calls, dropped, first_reason
 
 # Whole answers, and answers that begin with it and explain why: "<No output. The task requires a poster>".
 _NONE = (
@@ -26,7 +26,7 @@ class EmptyTurn:
     A turn that calls a tool says something. "None" and "nothing" may be right answers, and pass.
     """
 
-    roles: tuple[str, ...] = field(default=("user", "assistant"), metadata={"help": "whose turns are looked at"})
+    roles: tuple[Role, ...] = field(default=("user", "assistant"), metadata={"help": "whose turns are looked at"})
     edits: ClassVar[bool] = False
 
     def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import polars as pl
 
 from qdata.rows.steps._extra import library, require
-from qdata.rows.steps._judge import TEXT_ROLE, dropped, first_reason, said_by
+from qdata.rows.steps._judge import TEXT_ROLE, RoleOrText, dropped, first_reason, said_by
 
 # Scripts of one language, or nearly: a text is in it when most of its letters are.
 _SCRIPTS = {
@@ -24,6 +25,9 @@ _SCRIPTS = {
 _ENGLISH = r"(?i)\b(?:the|and|of|to|is|are|was|were|in|that|for|it|with|you|this|have|has|be|from|can|your|by|which"
 _ENGLISH += r"|what|how|when|not|an?)\b"
 _CODE = r"(?s)```.*?(?:```|$)|`[^`\n]*`|https?://\S+"
+# Of py3langid's codes, those that are no language of their own here: varieties written as Chinese, and no language.
+_CODE_OF_LANGUAGE = re.compile("[a-z]{2,3}")
+_READ_AS = {"wuu": "zh", "yue": "zh", "zxx": None}
 _HEAD = 2000  # characters that are looked at: the language does not change behind them
 
 
@@ -33,7 +37,7 @@ class Language:
 
     The script decides where it can: Chinese by its characters, Japanese by kana, Korean, Thai, Greek, Hebrew, Hindi;
     English by its small words. Only for other Latin, Cyrillic and Arabic text py3langid (Lui and Baldwin 2012) is
-    asked; it knows 97 languages and downloads nothing. Code and links are not looked at, and of texts with few
+    asked; it knows some 130 languages and downloads nothing. Code and links are not looked at, and of texts with few
     letters nothing is said.
     """
 
@@ -42,14 +46,18 @@ class Language:
         default=40, metadata={"help": "of shorter texts nothing is said; Han counts tenfold, kana and Hangul threefold"}
     )
     confidence: float = field(default=0.9, metadata={"help": "how sure py3langid has to be, 0 to 1"})
-    roles: tuple[str, ...] = field(
+    roles: tuple[RoleOrText, ...] = field(
         default=("user", "assistant", TEXT_ROLE), metadata={"help": "whose texts are looked at"}
     )
     edits: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        """Raises QdataError without py3langid."""
+        """Raises QdataError without py3langid, ValueError for a code that no text could be found to be in."""
         require("py3langid")
+        if unknown := [code for code in self.allowed if not _CODE_OF_LANGUAGE.fullmatch(code)]:
+            raise ValueError(f"allowed: {unknown[0]!r} is no code of a language; wanted zh, en, ja, fr …")
+        if not self.allowed:
+            raise ValueError("allowed: no language; wanted at least one, every row would be dropped")
 
     def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Reasons: `language.` and the code of the language that was found.
@@ -96,7 +104,7 @@ class Language:
 
     def _asked(self, text: str) -> str | None:
         code, sure = _identifier().classify(text)
-        return str(code) if sure >= self.confidence else None
+        return _READ_AS.get(code, str(code)) if sure >= self.confidence else None
 
 
 def _is_english(text: pl.Expr) -> pl.Expr:

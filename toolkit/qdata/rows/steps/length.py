@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 import polars as pl
@@ -29,6 +29,18 @@ class Length:
     max_text: int | None = field(default=None, metadata={"help": "most characters of a pretraining text"})
     max_messages: int | None = field(default=None, metadata={"help": "most messages of a conversation"})
     edits: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for limits that no row can keep, or none can fail by mistake."""
+        for one in fields(self):
+            if (limit := getattr(self, one.name)) is not None and limit < 0:
+                raise ValueError(f"{one.name}: wanted a whole number of at least 0, got {limit}")
+        for name in ("question", "answer", "text"):
+            least, most = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
+            if most is not None and most < least:
+                raise ValueError(
+                    f"max_{name}: {most} is below min_{name}, which is {least}; every row would be dropped"
+                )
 
     def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Reasons: `length.question_too_short`, `length.question_too_long`, the same of `answer` and `text`,

@@ -41,6 +41,8 @@ _MAY = {
 }
 _MOBILE = re.compile(r"1[3-9][0-9]{9}")  # mainland China
 _DOTTED = re.compile(r"(?:1\.)?[0-9]{3}\.[0-9]{3}\.[0-9]{4}")
+_AREA = re.compile(r"\+|\([0-9]+\)")
+_DATE = re.compile(r"(?:19|20)[0-9]{2}([-/.])(?:0?[1-9]|1[0-2])\1(?:0?[1-9]|[12][0-9]|3[01])(?![0-9])")
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
 
@@ -62,9 +64,12 @@ class MaskPii:
     )
 
     def __post_init__(self) -> None:
-        """Raises QdataError where telephone numbers are asked for without phonenumbers."""
+        """Raises QdataError where telephone numbers are asked for without phonenumbers, ValueError for no region."""
         if "phone" in self.kinds:
             require("phonenumbers")
+            known = library("phonenumbers").SUPPORTED_REGIONS
+            if unknown := [region for region in self.regions if region not in known]:
+                raise ValueError(f"regions: {unknown[0]!r} is no code of a country; wanted CN, US, DE …")
 
     @property
     def edits(self) -> bool:
@@ -123,10 +128,15 @@ class MaskPii:
 
 
 def _is_written_as_phone(number: str) -> bool:
-    """Whether a valid number is written like one: bare digits and dots may be any number, an address, a fraction."""
+    """Whether a valid number is written like one: bare digits and dots may be any number, an address, a fraction.
+
+    Nor is a date, with whatever stands behind it.
+    """
+    if _DATE.match(number):
+        return False
     if number.isdigit():
         return _MOBILE.fullmatch(number) is not None
-    return number.startswith(("+", "(")) or "." not in number or _DOTTED.fullmatch(number) is not None
+    return _AREA.match(number) is not None or "." not in number or _DOTTED.fullmatch(number) is not None
 
 
 def _is_id_card(number: str) -> bool:

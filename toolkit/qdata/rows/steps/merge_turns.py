@@ -7,6 +7,7 @@ from typing import Literal
 
 import polars as pl
 
+from qdata.rows.steps._judge import Role
 from qdata.rows.steps._turns import role
 from qdata.schema import MESSAGE
 
@@ -23,7 +24,7 @@ class MergeTurns:
 
     do: Literal["merge", "drop"] = field(default="merge", metadata={"help": "what becomes of them"})
     separator: str = field(default="\n", metadata={"help": "stands between the texts of merged turns"})
-    roles: tuple[str, ...] = field(default=("user", "assistant"), metadata={"help": "the roles that are looked at"})
+    roles: tuple[Role, ...] = field(default=("user", "assistant"), metadata={"help": "the roles that are looked at"})
 
     @property
     def edits(self) -> bool:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from qdata.rows.steps._judge import TEXT_ROLE, before, dropped, first_reason, said_by
+from qdata.rows.steps._judge import TEXT_ROLE, RoleOrText, before, dropped, first_reason, said_by
 
 _UNSPACED = r"[\x{e01}-\x{eff}\x{1000}-\x{109f}\x{1780}-\x{17ff}\x{3041}-\x{30ff}\x{3400}-\x{9fff}\x{f900}-\x{faff}]"
 _LETTER = re.compile("[\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -34,10 +34,18 @@ class Repetition:
     lines: float = field(default=0.5, metadata={"help": "largest share of characters in repeated lines; 1: any"})
     n: int = field(default=5, metadata={"help": "words in an n-gram; twice as many characters"})
     parrot: bool = field(default=True, metadata={"help": "look for parrots"})
-    roles: tuple[str, ...] = field(
+    roles: tuple[RoleOrText, ...] = field(
         default=("assistant", TEXT_ROLE), metadata={"help": "whose texts are looked at; text is pretraining text"}
     )
     edits: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for shares that are none, and n-grams of nothing."""
+        for name in ("phrases", "lines"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: wanted a share from 0 to 1, got {getattr(self, name):g}")
+        if self.n < 1:
+            raise ValueError(f"n: wanted a whole number above 0, got {self.n}")
 
     def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Reasons: `repetition.characters`, `repetition.phrases`, `repetition.lines`, `repetition.parrot`.

@@ -9,7 +9,7 @@ from typing import ClassVar
 import polars as pl
 
 from qdata.errors import QdataError
-from qdata.rows.steps._judge import TEXT_ROLE, dropped, first_reason, said_by
+from qdata.rows.steps._judge import TEXT_ROLE, RoleOrText, dropped, first_reason, said_by
 
 
 @dataclass(frozen=True)
@@ -23,20 +23,24 @@ class WordList:
     file: str = field(default="", metadata={"help": "the list, UTF-8; relative to the recipe"})
     words: tuple[str, ...] = field(default=(), metadata={"help": "more words, or words without a file"})
     ignore_case: bool = field(default=True, metadata={"help": "find Word and WORD too"})
-    roles: tuple[str, ...] = field(
+    roles: tuple[RoleOrText, ...] = field(
         default=("user", "assistant", TEXT_ROLE), metadata={"help": "whose texts are looked at"}
     )
     edits: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        """Reads the file. Raises QdataError where it cannot be read."""
+        """Reads the file. Raises QdataError where it cannot be read, ValueError where there is no word at all."""
         if not self.file:
+            if not self.words:
+                raise ValueError("no words; wanted file = a list of them, or words")
             return
         try:
             lines = Path(self.file).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise QdataError(f"{self.file}: cannot be read ({error}); wanted UTF-8 text, a word a line") from None
         listed = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if not (self.words or listed):
+            raise ValueError(f"{self.file}: no words in it; wanted a word a line")
         object.__setattr__(self, "words", tuple(dict.fromkeys([*self.words, *listed])))
 
     def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -46,8 +50,6 @@ class WordList:
         >>> shown(WordList(words=("ass", "违禁"))(example("user: a class", "assistant: 这是违禁词")))
         ['word_list.listed_word']
         """
-        if not self.words:
-            return frame
         alone = [word for word in self.words if word.isascii() and (word[0].isalnum() or word[-1].isalnum())]
         anywhere = [word for word in self.words if word not in alone]
         found = said_by(self.roles) & (self._anywhere(anywhere) | self._alone(alone))
