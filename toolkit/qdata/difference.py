@@ -71,8 +71,7 @@ def _of_shards(path: str, found: Output) -> Side:
 def _of_rows(path: str, sources: list[Source]) -> Side:
     works = [
         Work(one, "train", found.detection.format, found.input.rename, (), cache_dir(), character=found.input.character)
-        for found, parts, _ in pipeline.parts_of(pipeline.find(sources), 0)
-        for one in parts
+        for found, one, _ in pipeline.parts_of(pipeline.find(sources), 0)
     ]
     narrow, unread = [pl.DataFrame(schema=_ROWS)], 0
     for number, work in enumerate(works):
