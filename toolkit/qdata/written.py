@@ -129,12 +129,8 @@ class _Out(NamedTuple):
 
 def _written(form: Any, frame: pl.DataFrame, writing: Writing) -> _Out:
     kept = frame.with_row_index("place").filter(pl.col("drop").is_null())
-    lines = (
-        _lines(form, kept)
-        if hasattr(form, "lines")
-        else pl.Series([None], dtype=pl.String).new_from_index(0, len(kept))
-    )
-    drops = pl.Series([None], dtype=pl.String).new_from_index(0, frame.height)
+    lines = _lines(form, kept) if hasattr(form, "lines") else pl.repeat(None, len(kept), dtype=pl.String, eager=True)
+    drops = pl.repeat(None, frame.height, dtype=pl.String, eager=True)
     out = _Out(lines, drops, [], [])
     slow = lines.is_null()
     if not slow.any():

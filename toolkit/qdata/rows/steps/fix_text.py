@@ -19,9 +19,8 @@ _TOUCHED = r"[^\n\x20-%'-~\t]"
 _QUOTES = {r"[\u02bc\u2018-\u201b]": "'", r"[\u201c-\u201f]": '"'}
 # Texts without these are done when their quotes are straight: the letters of Western Europe, punctuation and symbols
 # that no other repair knows, each alone among ASCII.
-_MORE = (
-    rf"[^\t\n\x20-~\u00a0-\u00ff\u02bc\u2010-\u2027\u2030-\u205e\u20ac\u2122]|{_SIDE_BY_SIDE}|&#?[0-9A-Za-z]{{1,24}};"
-)
+_OTHERS = r"[^\t\n\x20-~\u00a0-\u00ff\u02bc\u2010-\u2027\u2030-\u205e\u20ac\u2122]"
+_MORE = rf"{_OTHERS}|{_SIDE_BY_SIDE}|&#?[0-9A-Za-z]{{1,24}};"
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,7 @@ class Whitespace:
 
     trailing: bool = field(default=True, metadata={"help": "remove white space at the end of lines"})
     blank_lines: int = field(default=1, metadata={"help": "at most this many blank lines in a row; -1: any number"})
-    spaces: bool = field(
-        default=False, metadata={"help": "make tabs and other spaces (no-break, wide, thin) plain ones"}
-    )
+    spaces: bool = field(default=False, metadata={"help": "make tabs and other spaces (no-break, wide) plain ones"})
     ends: bool = field(default=False, metadata={"help": "remove white space at both ends of a text"})
     edits: ClassVar[bool] = True
 
