@@ -283,6 +283,7 @@ def main() -> None:
     parser.add_argument(
         "--peer-repeat", type=int, nargs="+", default=[3, 1], help="runs of data-juicer, for each --rows"
     )
+    parser.add_argument("--note", default="", help="how the figures were taken, for who reads them")
     given = parser.parse_args()
     program = given.home / "data-juicer" / "bin" / "dj-process"
     peer = program if program.exists() else None
@@ -290,6 +291,7 @@ def main() -> None:
     result: Row = {
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         "peer": f"data-juicer {_version(program)}" if peer else f"missing: no {program.name} under --home",
+        "note": given.note,
         "memory": "PSS of the whole process tree, every 0.2 s, the greatest of all runs",
         "steps": {"qdata": STEPS, "data-juicer": OPERATORS},
         "rows": {},

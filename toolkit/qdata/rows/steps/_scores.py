@@ -13,7 +13,8 @@ import polars as pl
 from qdata.schema import conform, with_scores
 
 # Chinese and Japanese are written without spaces: a character counts as a word.
-WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\p{L}\p{M}\p{N}]+"
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}"
+WORD = rf"[{_UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}&&[^{_UNSPACED}]]+"
 
 
 def scored(frame: pl.LazyFrame, stages: Sequence[Mapping[str, pl.Expr]], scores: Mapping[str, pl.Expr]) -> pl.LazyFrame:
