@@ -26,7 +26,7 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)  # Knuth's multiplicative hashing (TAOCP 3,
 class CharacterRepetition:
     """Drops rows with a text of which too large a share is its most frequent character n-grams.
 
-    As the filter of ROOTS (Laurençon et al. 2022, arXiv 2303.03915, section 3.1.3): of D different n-grams, the √D most
+    As the filter of ROOTS (Laurençon et al. 2022, arXiv 2303.03915): of D different n-grams, the √D most
     frequent ones are counted, and of these only what occurs more than once, over all n-grams. `repetition` judges
     words and lines.
     """

@@ -16,7 +16,7 @@ _SPECIAL = r"[^\p{L}\p{M}]"
 class SpecialCharacters:
     """Drops rows with a text in which too many characters are no letters: digits, white space, punctuation, symbols.
 
-    As the filter of ROOTS (Laurençon et al. 2022, arXiv 2303.03915, section 3.1.3), whose list of special characters is
+    As the filter of ROOTS (Laurençon et al. 2022, arXiv 2303.03915), whose list of special characters is
     written out; here it is all that Unicode does not call a letter or a mark. Prose in English has about 0.2, code and
     mathematics more.
     """
