@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# setup.sh DIR: the virtual environments of the peers that benchmarks/serving.py runs, in DIR (outside the checkout).
-# One that does not install is said and skipped: serving.py prints it as missing.
+# setup.sh DIR: the virtual environments of the peers that benchmarks/serving.py and clean_peer.py run, in DIR (outside
+# the checkout).
+# One that does not install is said and skipped: they print it as missing.
 set -u
 home=${1:?usage: setup.sh DIR}
 python=${PYTHON:-python3.11}
@@ -14,6 +15,7 @@ install trl trl==1.16.0 torch transformers datasets jinja2
 install llamafactory llamafactory==0.9.5
 install swift ms-swift==4.6.0 torch
 install axolotl axolotl==0.19.0 torch
+install data-juicer py-data-juicer==1.6.1 aiohttp
 
 # LLaMA-Factory imports torchaudio; where there is no build of it that fits, an empty module will do for text.
 if ! "$home/llamafactory/bin/python" -c 'import torchaudio' 2>/dev/null; then

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.cli.test_convert import qdata, refused, write
 
 from qdata import preset, stepping
 from qdata.paths import shipped
+from qdata.rows import source
 
 
 @pytest.fixture(autouse=True)
@@ -172,3 +174,41 @@ def test_the_real_rows_that_do_not_alternate_are_explained(real_data: Path) -> N
     qdata("clean", file, "--step", "role_order", "-o", "out.jsonl")
     dropped = [(step, why) for action, step, why in book("out.jsonl").values() if action == "dropped"]
     assert dropped == [("role_order", "unanswered")] * 7
+
+
+SIX = (
+    "fix_text everything=true",
+    "whitespace spaces=true ends=true",
+    "length min_answer=3",
+    "special_characters max=0.5",
+    "character_repetition",
+    "length min_words=4",
+)
+
+
+def test_any_number_of_workers_writes_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows, ledger and dropped rows, from many small parts; and each of the six steps finds something."""
+    original = source.parts_of
+    monkeypatch.setattr(source, "parts_of", functools.partial(original, part_bytes=2000))
+    dirty = [row("Name\ta colour.", "“Red”, it is"), row("Laugh.", "haha" * 40), row("Count on.", "1 2 3 4 5 6 7 8")]
+    dirty += [
+        row("Greet me.", "Yo"),
+        row("Why?", "Because.", note="text"),
+        row("Speak.", "HellÃ© &amp; welcome to you "),
+    ]
+    write("rows.jsonl", dirty * 20)
+    steps = [word for step in SIX for word in ("--step", *step.split())]
+    for workers in "12":
+        monkeypatch.setenv("QDATA_CACHE_DIR", f"cache{workers}")
+        qdata("clean", "rows.jsonl", *steps, "--workers", workers, "-o", f"{workers}/out.jsonl")
+    for name in ("out.jsonl", "out.jsonl.qdata/ledger.parquet", "out.jsonl.qdata/dropped.parquet"):
+        assert Path("1", name).read_bytes() == Path("2", name).read_bytes(), name
+    book = pl.read_parquet("1/out.jsonl.qdata/ledger.parquet")
+    assert book["step"].head(len(dirty)).to_list() == [
+        "fix_text,whitespace",
+        "character_repetition",
+        "special_characters",
+        "length",
+        "length",
+        "fix_text,whitespace",
+    ]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import ftfy
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.rows.test_steps import after
 from tests.test_schema import conversation, frame, turn
 
@@ -15,6 +19,10 @@ from qdata import plugin
 from qdata.errors import QdataError
 from qdata.recipe import structure
 from qdata.rows import steps
+from qdata.rows.steps._texts import settled
+from qdata.rows.steps.character_repetition import CharacterRepetition, repeated
+from qdata.rows.steps.fix_text import FixText
+from qdata.rows.steps.length import Length
 
 
 def step(name: str, **settings: Any) -> Any:
@@ -55,6 +63,9 @@ EDITS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("whitespace", "a  \nb", None, {"trailing": False}),
     ("whitespace", "x  \n```py\na  \n\n\n\nb\n```\n\n\n\ny", "x\n```py\na  \n\n\n\nb\n```\n\ny", {}),
     ("whitespace", "x\n~~~\na  \n\n\n\n never closed  ", None, {}),
+    ("whitespace", "\ta\u00a0b\u3000\u2009c\n\n\n\n", "a b  c", {"spaces": True, "ends": True}),
+    ("whitespace", "a \n\n\n\n\tb ", "a \n\n\n\n b ", {"spaces": True, "trailing": False, "blank_lines": -1}),
+    ("whitespace", " x\n```\n\ta\u00a0b\n```\n", "x\n```\n\ta\u00a0b\n```", {"spaces": True, "ends": True}),
     ("html", "a<br>b<br/>\nc", "a\nb\nc", {}),
     ("html", "Tom &amp; Jerry&nbsp;&#39;s &lt;3 &amp;amp; &bogus; AT&T", "Tom & Jerry 's <3 & &bogus; AT&T", {}),
     ("html", "<p>one</p><p class='x'>two <i>three</i></p>", "\none\n\ntwo three\n", {}),
@@ -188,6 +199,19 @@ FILTERS: list[tuple[str, tuple[str, str | None], str | None, dict[str, Any]]] = 
     ("length", ("assistant", "你好吗你"), "answer_too_long", {"max_answer": 3}),
     ("length", ("system", "abcd"), "system_too_long", {"max_system": 3}),
     ("length", ("assistant", "a"), "too_many_messages", {"max_messages": 1}),
+    ("length", ("assistant", "one two"), "too_few_words", {"min_words": 8}),
+    ("length", ("assistant", "one two"), None, {"min_words": 7}),
+    ("length", ("assistant", "天空 blue"), "too_many_words", {"max_words": 7}),
+    ("length", ("assistant", "天空 blue"), None, {"max_words": 8}),
+    ("special_characters", ("assistant", "abc 12"), "too_many", {"max": 0.49}),
+    ("special_characters", ("assistant", "abc 12"), None, {"max": 0.5}),
+    ("special_characters", ("assistant", "天空é是█。"), None, {}),
+    ("special_characters", ("user", "1 + 1 = ?"), None, {}),
+    ("character_repetition", ("assistant", "哈" * 40), "too_much", {}),
+    ("character_repetition", ("assistant", "天空是蓝色的。" * 20), None, {}),
+    ("character_repetition", ("assistant", "天空是蓝色的。" * 20), "too_much", {"max": 0.2}),
+    ("character_repetition", ("assistant", "abc" * 4), None, {}),
+    ("character_repetition", ("assistant", "abc" * 4), "too_much", {"n": 3, "max": 0.3}),
     ("length_ratio", ("assistant", "x" * 100), "answer_too_long", {"max": 2.0}),
     ("length_ratio", ("assistant", "x"), "answer_too_short", {"min": 0.5}),
     ("repetition", ("assistant", "Why is the sky blue?"), "parrot", {}),
@@ -339,3 +363,80 @@ def test_repetition_never_overlooks_what_it_counts() -> None:
     assert out.to_list() == slow
     assert 20 < out.null_count() < 280
     assert isinstance(out, pl.Series)
+
+
+# Pieces that ftfy knows something about, some that it does not, and what stands between them.
+PIECES = ["a", " ", "\n", "é", "É", "Â", "Ã", "Ã©", "Œ", "“", "’", "–", "…", "€", "™", "°", "&amp;", "&", "<", "ﬁ", "Å"]
+PIECES += [
+    "\u0301",
+    "\u00a0",
+    "\u00ad",
+    "\x80",
+    "\r",
+    "\x1b[0m",
+    "\x0c",
+    "\x7f",
+    "\u2028",
+    "ａ",
+    "你",
+    "，",
+    "½",
+    "\ufeff",
+]
+LATIN = st.characters(max_codepoint=0x2FF) | st.characters(min_codepoint=0x2000, max_codepoint=0x22FF)
+
+
+def plain_ftfy(text: str, everything: bool) -> str:
+    """What ftfy makes of a text, until it makes no more of it."""
+    return settled(lambda one: str(ftfy.fix_text(one, FixText(everything)._config())), text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(PIECES) | LATIN, max_size=8).map("".join), min_size=1, max_size=8))
+def test_what_ftfy_never_sees_it_would_not_change(texts: list[str]) -> None:
+    """With all of its repairs and with encodings only, the step is ftfy itself."""
+    for everything in (True, False):
+        made = FixText(everything)._fixed(pl.Series(texts)).to_list()
+        assert made == [plain_ftfy(text, everything) for text in texts]
+
+
+def test_each_character_fares_as_under_ftfy() -> None:
+    """Of the scripts and symbols that ftfy knows something about: in a word, and alone behind a quote."""
+    codes = [*range(0x600), *range(0x1E00, 0x2700), *range(0x3000, 0x3100), *range(0xFB00, 0x10000)]
+    texts = [f"a{chr(code)}b ”{chr(code)} 1" for code in codes]
+    assert FixText(everything=True)._fixed(pl.Series(texts)).to_list() == [plain_ftfy(one, True) for one in texts]
+
+
+def test_real_texts_fare_as_under_ftfy(real_data: Path) -> None:
+    """Those of alpaca that are not plain ASCII, or have an entity."""
+    rows = json.loads((real_data / "alpaca" / "alpaca_data.json").read_text(encoding="utf-8"))
+    texts = [text for row in rows for text in row.values() if not text.isascii() or "&" in text][:1000]
+    assert FixText(everything=True)._fixed(pl.Series(texts)).to_list() == [plain_ftfy(one, True) for one in texts]
+
+
+RINGS = st.tuples(st.text("ab 你", min_size=1, max_size=5), st.integers(0, 400), st.text("abc你\n", max_size=300))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(RINGS, max_size=4), st.integers(1, 12), st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9, 1.0]))
+def test_what_goes_round_in_circles_is_never_missed(rings: list[tuple[str, int, str]], n: int, most: float) -> None:
+    """Counting the n-grams only of texts that may be over the limit tells what counting those of all tells."""
+    texts = [word * times + rest for word, times, rest in rings]
+    over = CharacterRepetition(n=n, max=most)._over(pl.Series(texts, dtype=pl.String))
+    assert over.to_list() == [repeated(text, n) > most for text in texts]
+
+
+def test_the_share_of_repeated_ngrams() -> None:
+    """By hand: "abcabcabd" has abc 2, bca 2, cab 2 and abd 1; of 4 different ones the 2 most frequent count."""
+    assert repeated("abcabcabd", 3) == 4 / 7
+    assert repeated("abcdefgh", 3) == 0 and repeated("ab", 3) == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text("a 你1-\n", max_size=60), max_size=5), st.integers(0, 12), st.integers(0, 12))
+def test_words_are_counted_where_a_look_does_not_tell(texts: list[str], least: int, most: int) -> None:
+    """The number of words of the whole text decides, however it begins."""
+    counts = [len(re.findall("你|[a1]+", text)) for text in texts]
+    wanted = ["many" if count > most else "few" if count < least else None for count in counts]
+    found = Length(min_words=least, max_words=most)._of_words(pl.Series(texts, dtype=pl.String)).to_list()
+    assert found == [word and f"length.too_{word}_words" for word in wanted]

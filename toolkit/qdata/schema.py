@@ -168,7 +168,7 @@ def _full_messages(name: str, dtype: pl.DataType) -> pl.Expr:
     return pl.col(name).list.eval(pl.struct(fields)).cast(MESSAGES)
 
 
-def _json_string(text: pl.Expr) -> pl.Expr:
+def json_string(text: pl.Expr) -> pl.Expr:
     """A text as JSON: what a string may not hold literally is escaped in the shortest form of RFC 8259."""
     encoded = pl.struct(text.alias("t")).struct.json_encode()
     return pl.when(text.is_not_null()).then(encoded.str.strip_prefix('{"t":').str.strip_suffix("}"))
@@ -181,7 +181,7 @@ def _json_object(fields: dict[str, pl.Expr]) -> pl.Expr:
 
 
 def _json_value(value: pl.Expr, dtype: Any) -> pl.Expr:
-    return _json_string(value) if dtype == pl.String else value.cast(pl.String)
+    return json_string(value) if dtype == pl.String else value.cast(pl.String)
 
 
 def messages_json(column: str) -> pl.Expr:

@@ -88,7 +88,7 @@ def write(writing: Writing) -> Written:
     frame, edits, bad = part.conversations(work)
     form = plugin.find(formats, writing.to)
     out = _written(form, frame, writing)
-    frame = frame.with_columns(drop=pl.coalesce("drop", pl.Series(out.drops, dtype=pl.String)))
+    frame = frame.with_columns(drop=pl.coalesce("drop", out.drops))
     book = _book(frame, edits, out)
     facts: Row = {
         "rows": frame.height,
@@ -99,13 +99,13 @@ def write(writing: Writing) -> Written:
         "scores": schema.score_fields(frame),
         "lost": out.lost[: part.NAMED],
         "losses": dict(Counter(what for _, what in out.lost)),
-        "first": exact.loads(out.lines[0]) if out.lines else None,
+        "first": exact.loads(out.lines[0].encode()) if len(out.lines) else None,
     }
     directory.parent.mkdir(parents=True, exist_ok=True)
     with whole(directory, replace=True) as partial:
         partial.mkdir()
         with pa.CompressedOutputStream(str(partial / "rows.jsonl.zst"), "zstd") as file:
-            file.write(b"\n".join([*out.lines, b""]))
+            file.write((out.lines + "\n").str.join().item().encode())
         book.write_parquet(partial / "ledger.parquet", compression="zstd", compression_level=1)
         frame.filter(pl.col("drop").is_not_null()).write_parquet(partial / "dropped.parquet")
         kept = frame.filter(pl.col("drop").is_null())
@@ -121,26 +121,46 @@ def write(writing: Writing) -> Written:
 class _Out(NamedTuple):
     """The rows of a part in another dialect."""
 
-    lines: list[bytes]
-    drops: list[str | None]  # of every row of the part: why it cannot be expressed
+    lines: pl.Series  # of the rows that can be expressed
+    drops: pl.Series  # of every row of the part: why it cannot be expressed
     lost: list[tuple[str, str]]  # the same, of the rows that cannot: id and what would be lost
     reduced: list[kinds.Reduced]
 
 
 def _written(form: Any, frame: pl.DataFrame, writing: Writing) -> _Out:
-    out = _Out([], [None] * frame.height, [], [])
     kept = frame.with_row_index("place").filter(pl.col("drop").is_null())
-    lines = form.lines(kept) if hasattr(form, "lines") else pl.repeat(None, len(kept), dtype=pl.String, eager=True)
-    slowly = conversations(kept.filter(lines.is_null()))
-    for place, line in zip(kept["place"].to_list(), lines.cast(pl.Binary).to_list(), strict=True):
-        if line is None:
-            _written_row(form, next(slowly), place, out, writing)
-        else:
-            out.lines.append(line)
-    return out
+    lines = _lines(form, kept) if hasattr(form, "lines") else pl.repeat(None, len(kept), dtype=pl.String, eager=True)
+    drops = pl.repeat(None, frame.height, dtype=pl.String, eager=True)
+    out = _Out(lines, drops, [], [])
+    slow = lines.is_null()
+    if not slow.any():
+        return out
+    made = [_written_row(form, one, out, writing) for one in conversations(kept.filter(slow).drop("place"))]
+    lines = lines.scatter(slow.arg_true(), pl.Series(made, dtype=pl.String))
+    fell = lines.is_null()
+    why = [f"convert.{writing.to} cannot express {what}" for _, what in out.lost]
+    drops = drops.scatter(kept["place"].filter(fell), pl.Series(why, dtype=pl.String))
+    return out._replace(lines=lines.drop_nulls(), drops=drops)
 
 
-def _written_row(form: Any, conversation: Row, place: int, out: _Out, writing: Writing) -> None:
+def _lines(form: Any, kept: pl.DataFrame) -> pl.Series:
+    """The rows that a dialect writes by columns, with every column nobody knew; null for those it does not.
+
+    An unknown column goes behind those of the dialect as it is, unless it might be one that `_with_the_rest` places:
+    some name in quotes, which is also found where it is a value.
+    """
+    extra = pl.col("extra")
+    names = [f'"{name}"' for name in {*form.columns, *VERDICTS, *_of_turns()}]
+    apart = (extra.is_null() | (extra.str.starts_with('{"') & ~extra.str.contains_any(names))).fill_null(False)
+    asked = kept.select(plain=apart, rest=pl.when(apart).then(extra))
+    lines = form.lines(kept.with_columns(extra=pl.when(asked["plain"]).then(None).otherwise(extra)))
+    more = pl.concat_str(pl.col("line").str.strip_suffix("}"), pl.lit(","), pl.col("rest").str.strip_prefix("{"))
+    both = asked.with_columns(line=lines)
+    return both.select(pl.when(pl.col("rest").is_null()).then("line").otherwise(more))["line"]
+
+
+def _written_row(form: Any, conversation: Row, out: _Out, writing: Writing) -> str | None:
+    """The row as JSON text, or None where it cannot be expressed."""
     row: Row | str
     if (loss := kinds.loses(form, conversation)) is None:
         row = _with_the_rest(form, conversation)
@@ -151,10 +171,9 @@ def _written_row(form: Any, conversation: Row, place: int, out: _Out, writing: W
         if not isinstance(row, str):
             out.reduced.append(less)
     if isinstance(row, str):
-        out.drops[place] = f"convert.{writing.to} cannot express {row}"
         out.lost.append((conversation["row"], row))
-    else:
-        out.lines.append(exact.dumps(row))
+        return None
+    return exact.text(row)
 
 
 def conversations(frame: pl.DataFrame) -> Iterator[Row]:

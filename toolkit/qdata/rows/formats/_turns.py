@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from qdata.rows.formats._lists import ITEM, of_each
-from qdata.schema import message
+from qdata.schema import CONVERSATION, MESSAGE, message
 
 
 def system_turn(column: str) -> pl.Expr:
@@ -99,3 +99,19 @@ _BESIDE = ("reasoning", "tool_calls", "name", "train", "weight")
 def listed(roles: list[str]) -> str:
     """Roles for a message, cut to the first six: a reason is counted, and no two long conversations are alike."""
     return ", ".join(roles if len(roles) <= 6 else [*roles[:6], "…"])
+
+
+def says_only(*columns: str) -> pl.Expr:
+    """Whether a row of CONVERSATION holds nothing but these columns, scores and what nobody understood apart."""
+    others = [name for name in CONVERSATION if name not in (*columns, *_ABOUT)]
+    return pl.all_horizontal(*(pl.col(name).is_not_null() for name in columns), pl.col(others).is_null())
+
+
+def are_plain(column: str) -> pl.Expr:
+    """Whether the messages of a list are nothing but roles and texts."""
+    field = pl.element().struct.field
+    more = pl.any_horizontal(field(f.name).is_not_null() for f in MESSAGE.fields if f.name not in ("role", "content"))
+    return ~pl.col(column).list.eval(more).list.any()
+
+
+_ABOUT = ("row", "content_hash", "source", "drop")  # what a row is, beside what it says

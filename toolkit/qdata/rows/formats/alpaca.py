@@ -7,8 +7,16 @@ from typing import Any, ClassVar
 import polars as pl
 
 from qdata.rows.formats._lists import joined
-from qdata.rows.formats._turns import beyond_alternating, earlier_turns, is_preference, split_system, system_turn
-from qdata.schema import message
+from qdata.rows.formats._turns import (
+    are_plain,
+    beyond_alternating,
+    earlier_turns,
+    is_preference,
+    says_only,
+    split_system,
+    system_turn,
+)
+from qdata.schema import json_string, message
 
 
 class Alpaca:
@@ -77,6 +85,21 @@ class Alpaca:
             "system": system or "",
             "history": [list(pair) for pair in zip(earlier[::2], earlier[1::2], strict=True)],
         }
+
+    @staticmethod
+    def lines(frame: pl.DataFrame) -> pl.Series:
+        """As `write`, of the rows that are one question and its answer; null for all others."""
+        turns = pl.col("messages").list
+        question, answer = (turns.get(at, null_on_oob=True).struct for at in (0, 1))
+        pair = (turns.len() == 2) & (question.field("role") == "user") & (answer.field("role") == "assistant")
+        said = pl.concat_str(
+            pl.lit('{"instruction":'),
+            json_string(question.field("content")),
+            pl.lit(',"input":"","output":'),
+            json_string(answer.field("content")),
+            pl.lit(',"system":"","history":[]}'),
+        )
+        return frame.select(lines=pl.when(says_only("messages") & are_plain("messages") & pair).then(said))["lines"]
 
     @staticmethod
     def loses(conversation: dict[str, Any]) -> str | None:

@@ -17,8 +17,8 @@ from qdata.rows.formats._openai import (
     written,
     written_tools,
 )
-from qdata.rows.formats._turns import is_judged
-from qdata.schema import CONVERSATION, MESSAGE, messages_json
+from qdata.rows.formats._turns import are_plain, is_judged, says_only
+from qdata.schema import messages_json
 
 
 class Messages:
@@ -70,10 +70,7 @@ class Messages:
 
         What most rows are is written by columns: their canonical JSON is what `write` makes of them.
         """
-        field = pl.element().struct.field
-        more = pl.any_horizontal(field(f.name).is_not_null() for f in MESSAGE.fields if f.name not in _PLAIN)
-        beside = [name for name in CONVERSATION if name not in ("row", "content_hash", "source", "messages", "drop")]
-        plain = pl.all_horizontal(pl.col(beside).is_null()) & ~pl.col("messages").list.eval(more).list.any()
+        plain = says_only("messages") & are_plain("messages")
         said = pl.concat_str(pl.lit('{"messages":'), messages_json("messages"), pl.lit("}"))
         return frame.select(lines=pl.when(plain).then(said))["lines"]
 
@@ -81,6 +78,3 @@ class Messages:
     def loses(conversation: dict[str, Any]) -> str | None:
         """Nothing that is a conversation; only text where tools and tool calls, which are JSON, should be."""
         return no_json(conversation)
-
-
-_PLAIN = ("role", "content")

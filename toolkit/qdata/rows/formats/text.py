@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 import polars as pl
 
-from qdata.rows.formats._turns import is_judged
+from qdata.rows.formats._turns import is_judged, says_only
+from qdata.schema import json_string
 
 
 class Text:
@@ -36,6 +37,12 @@ class Text:
     def write(conversation: dict[str, Any]) -> dict[str, Any]:
         """The text."""
         return {"text": conversation["text"]}
+
+    @staticmethod
+    def lines(frame: pl.DataFrame) -> pl.Series:
+        """As `write`, of the rows that are nothing but a text; null for all others."""
+        said = pl.concat_str(pl.lit('{"text":'), json_string(pl.col("text")), pl.lit("}"))
+        return frame.select(lines=pl.when(says_only("text")).then(said))["lines"]
 
     @staticmethod
     def loses(conversation: dict[str, Any]) -> str | None:

@@ -13,7 +13,8 @@ import polars as pl
 from qdata.schema import conform, with_scores
 
 # Chinese and Japanese are written without spaces: a character counts as a word.
-_WORD = r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\p{L}\p{M}\p{N}]+"
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}"
+WORD = rf"[{_UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}&&[^{_UNSPACED}]]+"
 
 
 def scored(frame: pl.LazyFrame, stages: Sequence[Mapping[str, pl.Expr]], scores: Mapping[str, pl.Expr]) -> pl.LazyFrame:
@@ -39,6 +40,12 @@ def answers() -> pl.Expr:
     return _unless_empty(pl.concat_str(parts, separator="\n", ignore_nulls=True))
 
 
+def everything_said() -> pl.Expr:
+    """What user and assistant say, the chosen answer of a pair with it, or the text of pretraining; else null."""
+    parts = [_joined("messages", ("user", "assistant")), _joined("chosen", ("assistant",)), pl.col("text")]
+    return _unless_empty(pl.concat_str(parts, separator="\n", ignore_nulls=True))
+
+
 def _joined(column: str, roles: tuple[str, ...]) -> pl.Expr:
     field = pl.element().struct.field
     mine = pl.when(field("role").is_in(list(roles))).then(field("content"))
@@ -59,7 +66,7 @@ def characters(role: str) -> pl.Expr:
 
 def words(text: pl.Expr) -> pl.Expr:
     """The words of a text in small letters; of Chinese and Japanese the characters."""
-    return text.str.to_lowercase().str.extract_all(_WORD)
+    return text.str.to_lowercase().str.extract_all(WORD)
 
 
 def lines(text: pl.Expr) -> pl.Expr:

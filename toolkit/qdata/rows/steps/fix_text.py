@@ -8,10 +8,19 @@ from typing import Any, ClassVar
 import polars as pl
 
 from qdata.rows.steps._extra import library, require
-from qdata.rows.steps._texts import by_text, edited, settled
+from qdata.rows.steps._texts import by_text, changed_where, edited, settled
 
 # Every character that ftfy's heuristic can hold against a text: nothing else makes it change an encoding.
 _SUSPECT = r"[\u0080-\u052f\u05d0-\u05ea\u2000-\u266f\ue000-\uf8ff\ufb01\ufb02\ufffd]"
+# What all of it asks for beside that: a letter that only mojibake has, or two characters beyond ASCII side by side.
+_SIDE_BY_SIDE = r"[\u0080-\u009fŒœÂÃ]|[^\x00-\x7f]{2}"
+# All that any of ftfy's repairs can touch: ASCII that is no entity, escape, line end or control character stays.
+_TOUCHED = r"[^\n\x20-%'-~\t]"
+_QUOTES = {r"[\u02bc\u2018-\u201b]": "'", r"[\u201c-\u201f]": '"'}
+# Texts without these are done when their quotes are straight: the letters of Western Europe, punctuation and symbols
+# that no other repair knows, each alone among ASCII.
+_OTHERS = r"[^\t\n\x20-~\u00a0-\u00ff\u02bc\u2010-\u2027\u2030-\u205e\u20ac\u2122]"
+_MORE = rf"{_OTHERS}|{_SIDE_BY_SIDE}|&#?[0-9A-Za-z]{{1,24}};"
 
 
 @dataclass(frozen=True)
@@ -41,9 +50,11 @@ class FixText:
         return edited(frame, self._fixed)
 
     def _fixed(self, texts: pl.Series) -> pl.Series:
-        may = pl.repeat(True, len(texts), eager=True) if self.everything else texts.str.contains(_SUSPECT)
-        if not may.any():
-            return texts
+        if self.everything:
+            return changed_where(texts, _TOUCHED, lambda some: changed_where(_straight(some), _MORE, self._by_ftfy))
+        return changed_where(texts, _SUSPECT, lambda some: changed_where(some, _SIDE_BY_SIDE, self._by_ftfy))
+
+    def _by_ftfy(self, texts: pl.Series) -> pl.Series:
         ftfy, config = library("ftfy"), self._config()
         is_bad = library("ftfy.badness").is_bad
 
@@ -52,7 +63,7 @@ class FixText:
                 return text
             return settled(lambda t: str(ftfy.fix_text(t, config)), text)
 
-        return texts.scatter(may.arg_true(), by_text(fixed, texts.filter(may)))
+        return by_text(fixed, texts)
 
     def _config(self) -> Any:
         ftfy = library("ftfy")
@@ -61,3 +72,11 @@ class FixText:
         off = dict.fromkeys(("unescape_html", "remove_terminal_escapes", "fix_latin_ligatures", "uncurl_quotes"), False)
         off |= dict.fromkeys(("fix_character_width", "fix_line_breaks", "remove_control_chars"), False)
         return ftfy.TextFixerConfig(explain=False, normalization=None, **off)
+
+
+def _straight(texts: pl.Series) -> pl.Series:
+    """Texts of which nothing else is to be repaired, with their quotes straight; the others as they are."""
+    done = texts
+    for quotes, straight in _QUOTES.items():
+        done = done.str.replace_all(quotes, straight)
+    return done.zip_with(~texts.str.contains(_MORE), texts)
