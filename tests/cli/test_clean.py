@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,45 @@ def test_a_dry_run_writes_nothing() -> None:
     assert json.loads(done.stdout)["rows"]["kept"] == 3
 
 
+def test_a_folder_that_takes_no_file_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the reason is, in the system's words."""
+    write("rows.jsonl", ROWS)
+
+    def touch(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "touch", touch)
+    told = refused("clean", "rows.jsonl", "--preset", "sft-en", "-o", "out.jsonl")
+    assert "out.jsonl: cannot be written there (Permission denied)" in told
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_and_leaves_nothing(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of the writing."""
+    write("rows.jsonl", ROWS)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code), "out")
+
+    monkeypatch.setattr("qdata.convert.write_json", full)
+    assert "the disk is full (out)" in refused("clean", "rows.jsonl", "--preset", "sft-en", "-o", "out.jsonl")
+
+
+def test_cleaned_rows_go_through_a_pipe() -> None:
+    """The rows and nothing else on stdout."""
+    write("rows.jsonl", ROWS)
+    done = qdata("clean", "rows.jsonl", "--preset", "sft-en", "-o", "-")
+    assert [json.loads(line)["output"] for line in done.stdout.splitlines()] == ["Hellé!", "Red", "Hi, and welcome."]
+    assert "1 dropped empty_turn.no_output" in done.stderr
+
+
+def test_a_dropped_line_that_nobody_could_read_is_shown() -> None:
+    """As it stands in the file."""
+    write("rows.jsonl", [*ROWS, "{broken"])
+    done = qdata("clean", "rows.jsonl", "--preset", "sft-en", "--dry-run")
+    assert "1 dropped read.not_json" in done.stderr and "rows.jsonl#7  {broken" in done.stderr
+
+
 def test_another_dialect_and_a_preset_of_ones_own() -> None:
     """A shipped preset is a file to copy."""
     write("rows.jsonl", ROWS)
@@ -116,6 +157,9 @@ def test_another_dialect_and_a_preset_of_ones_own() -> None:
         (["--step", "length", "min_answer=few"], "--step[0].min_answer: wanted a whole number, got 'few'"),
         (["--step", "strip", "--step", "length", "a=1", "a=2"], "--step length: a is given twice"),
         (["--step", "word_list", "file=gone.txt"], "gone.txt: cannot be read"),
+        (["--step", "word_list", "words=的"], """--step[0].words: wanted an array, here ["的"], got '的'"""),
+        (["--step", "exact"], "exact is a global step; it stands in [[data.global_steps]] of a recipe (`qdata dedup`"),
+        (["--preset", "sft-en", "-o", "."], "-o .: wanted a name ending in"),
     ],
 )
 def test_a_mistake_is_one_message(words: list[str], told: str) -> None:

@@ -225,13 +225,13 @@ def test_sums_that_do_not_close_are_refused(out: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     wrong = manifest | {"rows": manifest["rows"] | {"kept": manifest["rows"]["kept"] + 1}}
     (folder / "manifest.json").write_text(json.dumps(wrong), encoding="utf-8")
-    assert "rows in, and kept and dropped are" in qdata("report", code=2)
+    assert "kept, and the manifest says" in qdata("report", code=2)
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     book = ledger("c.jsonl")
     book.filter(pl.int_range(pl.len()) > 0).write_parquet(folder / "ledger.parquet")
-    assert "the manifest beside it says" in qdata("report", code=2)
+    assert "and the manifest says" in qdata("report", code=2)
     (folder / "ledger.parquet").write_bytes(b"no parquet")
-    assert "not as it was written" in qdata("report", code=2)
+    assert "not the ledger that was written" in qdata("report", code=2)
     assert not list(Path().glob("*.html"))
 
 

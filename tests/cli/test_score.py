@@ -173,6 +173,14 @@ def test_mistakes_are_told(words: list[str], wanted: str) -> None:
     assert wanted in refused(words[0], "in.jsonl", *words[1:], "-o", "out.jsonl")
 
 
+def test_text_has_no_prompt_to_compare() -> None:
+    """Else all documents would be kept without a word; whole ones can be compared."""
+    Path("a.txt").write_text("once\ntwice\nonce\n")
+    for on in ("prompt", "first_turn", "answer"):
+        assert f"a.txt: plain text (text), which has no {on}" in refused("dedup", "a.txt", "--on", on, "-o", "o.jsonl")
+    assert "2 kept, 1 dropped" in qdata("dedup", "a.txt", "-o", "o.jsonl").stderr
+
+
 def test_scorers_are_listed() -> None:
     """With the fields they write."""
     told = qdata("score", "--by", "list").stderr

@@ -155,6 +155,23 @@ def test_what_cannot_be_done_is_told(mixed: Path, words: list[str], told: str) -
     assert told in refused("system", mixed, *words)
 
 
+def test_text_has_no_system_prompt(here: Path) -> None:
+    """Nothing would be changed, and nobody would be told."""
+    (here / "a.txt").write_text("once\n")
+    for words in (["--set", "a"], ["--drop"]):
+        assert "a.txt: plain text (text), which has no system prompts" in refused("system", "a.txt", *words)
+
+
+def test_an_open_placeholder_is_told(mixed: Path) -> None:
+    """Unless it is filled on the way."""
+    assert (
+        "UNFILLED  the prompt holds {{name}}"
+        in qdata("system", mixed, "--set", "You are {{name}}.", "--dry-run").stderr
+    )
+    filled = qdata("system", mixed, "--set", "You are {{name}}.", "--persona", "name=M", "--dry-run")
+    assert "UNFILLED" not in filled.stderr
+
+
 def test_no_input_is_told(here: Path) -> None:
     """As convert does."""
     assert "no input given" in refused("system", "--drop")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import re
 import sys
@@ -32,8 +33,13 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except QdataError as error:
-            console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
-            ctx.exit(2)
+            told = str(error)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            told = f"the disk is full ({error.filename or error.strerror}); nothing was left half-written"
+        console.print(f"[bold red]error:[/] {escape(told)}", highlight=False)
+        return ctx.exit(2)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

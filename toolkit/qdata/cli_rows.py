@@ -32,6 +32,21 @@ def row_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return input_options(output(command))
 
 
+def refuse_text(why: str) -> Callable[[Sequence[Source]], None]:
+    """A check for `write_rows` that raises QdataError where an input is plain text, of which `why` is true."""
+
+    def check(sources: Sequence[Source]) -> None:
+        from qdata import pipeline, plugin
+        from qdata.paths import shown
+        from qdata.rows import formats, kinds
+
+        for one in pipeline.find(sources):
+            if kinds.kind(plugin.find(formats, one.detection.format)) == "text":
+                raise QdataError(f"{shown(one.input.path)}: plain text ({one.detection.format}), which {why}")
+
+    return check
+
+
 def write_rows(
     inputs: tuple[str, ...],
     to: str | None,

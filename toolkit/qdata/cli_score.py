@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from qdata.cli_base import console
-from qdata.cli_rows import row_options, write_rows
+from qdata.cli_rows import refuse_text, row_options, write_rows
 from qdata.errors import QdataError, did_you_mean
 
 _ON = ("prompt", "first_turn", "answer", "conversation")
@@ -119,4 +119,5 @@ def dedup(on: str, system: bool, normalize: str, keep: str, **options: Any) -> N
         raise QdataError(f"--keep {keep!r}: wanted score.NAME")
     settings = {"on": on, "system": system, "normalize": names, "keep": keep}
     made = step(global_steps, "exact", settings, "dedup")
-    write_rows(to=None, command="dedup", name="dedup", global_steps=(made,), **options)
+    check = None if on == "conversation" else refuse_text(f"has no {on}; --on conversation compares whole documents")
+    write_rows(to=None, command="dedup", name="dedup", global_steps=(made,), check=check, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import click
 from rich.markup import escape
 
 from qdata.cli_base import Persona, console, persona_values
-from qdata.cli_rows import row_options, write_rows
+from qdata.cli_rows import refuse_text, row_options, write_rows
 from qdata.errors import QdataError
 from qdata.recipe import structure
 
@@ -46,7 +47,15 @@ def system(to: str | None, dry_run: bool, **options: Any) -> None:
     sets = not wanted["drop"] and any(wanted[name] for name in ("text", "fill", "pool", "card"))
 
     def tell(written: Path, _: dict[str, Any]) -> None:
+        from qdata.schema import PLACEHOLDER
+
         _show(written, samples=10 if dry_run else 0)
+        if not wanted["persona"] and (open_ones := re.findall(PLACEHOLDER, wanted["text"] or wanted["fill"] or "")):
+            console.print(
+                f"[bold black on yellow] UNFILLED [/] the prompt holds {escape(', '.join(open_ones))}, and rows with "
+                f"it cannot be trained: --persona name=…, here or for qdata render, fills it",
+                highlight=False,
+            )
 
     write_rows(
         command="system",
@@ -54,7 +63,7 @@ def system(to: str | None, dry_run: bool, **options: Any) -> None:
         to=to,
         dry_run=dry_run,
         steps=_steps(wanted),
-        check=functools.partial(_refuse_without_place, to=to) if sets else None,
+        check=functools.partial(_refuse_without_place, to=to) if sets else refuse_text("has no system prompts"),
         tell=tell,
         **options,
     )
@@ -111,6 +120,7 @@ def _toml(file: Path) -> dict[str, Any]:
 
 def _refuse_without_place(sources: Sequence[Source], to: str | None) -> None:
     """Raises QdataError where the rows' dialect, or the one to write, has no place for a system prompt."""
+    refuse_text("has no system prompts")(sources)
     from qdata import pipeline, plugin
     from qdata.rows import formats, kinds
     from qdata.schema import CONVERSATION, MESSAGE

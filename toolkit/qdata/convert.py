@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from qdata.aside import Aside
 from qdata.decide import GlobalStep
 from qdata.engine import local
 from qdata.errors import QdataError
-from qdata.part import NAMED, Step, Work, code_sha256
+from qdata.part import NAMED, Step, Work
 from qdata.paths import cache_dir, file_sha256, name_of, whole
 from qdata.recipe import Source
 from qdata.rows import catalog, formats, kinds, provenance
@@ -62,28 +62,14 @@ def convert(
     """
     if to is not None:
         plugin.find(formats, to)  # a misspelt name is refused before any work
-    containers.refuse_name(output.name)
+    containers.refuse_name(output.name or str(output))
     _refuse_own_input(output, sources, base)
     _refuse_foreign(output, replace)
     with whole(output, replace=replace) as partial, whole(provenance.sidecar(output), replace=True) as beside:
         inputs = pipeline.find(sources, base)
         pipeline.refuse_samples(inputs, strict)
         to = to or _one_dialect(inputs)
-        works = (
-            Work(
-                one,
-                "train",
-                f.detection.format,
-                f.input.rename,
-                steps,
-                cache_dir(),
-                character=f.input.character,
-                draw=drawn,
-                global_steps=global_steps,
-            )
-            for f, one, drawn in pipeline.parts_of(inputs, seed)
-        )
-        writings = (Writing(work, to, lossy) for work in works)
+        writings = (Writing(work, to, lossy) for work in _works(inputs, steps, global_steps, seed))
         results: Iterable[Written] = pipeline.progress(
             local.run(write, writings, workers), pipeline.parts_expected(inputs), "converting", console
         )
@@ -99,10 +85,7 @@ def convert(
         told = _refuse(done, strict, to, lossy)
         facts = {
             "command": command,
-            "code_sha256": code_sha256(),
-            "versions": manifest.versions(),
-            "sample": any(found.samples for found in inputs),
-            "inputs": manifest.inputs_of(inputs, done),
+            **manifest.of_inputs(inputs, done),
             "to": to,
             "steps": [part.step_facts(step) for step in steps],
             "global_steps": [part.step_facts(step) for step in global_steps],
@@ -114,6 +97,16 @@ def convert(
         }
         write_json(beside / "manifest.json", facts)
     return Converted(facts, inputs, gathered.first, told)
+
+
+def _works(
+    inputs: Sequence[pipeline.Found], steps: tuple[Step, ...], global_steps: tuple[GlobalStep, ...], seed: int
+) -> Iterator[Work]:
+    """The parts of all inputs as they are found, each with all that is done to its rows."""
+    cache = cache_dir()
+    for found, one, drawn in pipeline.parts_of(inputs, seed):
+        how: dict[str, Any] = {"character": found.input.character, "draw": drawn, "global_steps": global_steps}
+        yield Work(one, "train", found.detection.format, found.input.rename, steps, cache, **how)
 
 
 def _refuse(done: Sequence[Written], strict: bool, to: str, lossy: bool) -> Aside:

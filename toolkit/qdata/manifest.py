@@ -23,7 +23,17 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def inputs_of(inputs: Sequence[Found], done: Sequence[Read]) -> list[dict[str, Any]]:
+def of_inputs(inputs: Sequence[Found], done: Sequence[Read]) -> dict[str, Any]:
+    """What every output was made of and by: our code and the libraries, the input files."""
+    return {
+        "code_sha256": code_sha256(),
+        "versions": versions(),
+        "sample": any(found.samples for found in inputs),
+        "inputs": _listed(inputs, done),
+    }
+
+
+def _listed(inputs: Sequence[Found], done: Sequence[Read]) -> list[dict[str, Any]]:
     """Each input file with its parts: bytes, hashes, dialect."""
     listed = []
     for found in inputs:
@@ -72,10 +82,7 @@ def of_build(
     return {
         "command": "render",
         "fingerprint": planned.fingerprint,
-        "code_sha256": code_sha256(),
-        "versions": versions(),
-        "sample": any(found.samples for found in planned.inputs),
-        "inputs": inputs_of(planned.inputs, done),
+        **of_inputs(planned.inputs, done),
         "steps": steps_of(done),
         "global_steps": [step_facts(step) for step in (done[0].work.global_steps if done else ())],
         "rows": sums,

@@ -80,6 +80,11 @@ def whole(target: Path, *, replace: bool) -> Iterator[Path]:
     _sweep(target)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
+        partial.touch()  # told before the work, not after it
+        partial.unlink()
+    except OSError as error:
+        raise QdataError(f"{target}: cannot be written there ({error.strerror}); choose another -o") from None
+    try:
         yield partial
         old = target.with_name(f".{target.name}.old-{os.getpid()}")
         if target.is_dir():  # a folder cannot be renamed over another one

@@ -8,6 +8,7 @@ is one road and one vocabulary.
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 import types
 import typing
@@ -187,7 +188,8 @@ def _literal(value: Any, kind: Any) -> Any:
 
 def _array(value: Any, kind: Any) -> Any:
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"wanted an array [ … ], got {_shown(value)}")
+        example = f", here [{json.dumps(value, ensure_ascii=False)}]" if isinstance(value, str) else " [ … ]"
+        raise ValueError(f"wanted an array{example}, got {_shown(value)}")
     item, problems, out = get_args(kind)[0], [], []
     for index, entry in enumerate(value):
         try:

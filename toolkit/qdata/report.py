@@ -151,8 +151,9 @@ def cleaned(console: Console, manifest: dict[str, Any], output: Path, samples: i
 
 def _visible(text: str, width: int = 90) -> str:
     """A text in one line, what nobody would see written as an escape, cut to a width."""
-    out = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:width])
-    return escape(out + ("…" if len(text) > width else ""))
+    from qdata.changes import visible
+
+    return escape(visible(text[:width]) + ("…" if len(text) > width else ""))
 
 
 def _scores(console: Console, scores: dict[str, dict[str, Any]]) -> None:

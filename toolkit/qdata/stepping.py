@@ -17,6 +17,15 @@ from qdata.rows import steps as local_package
 from qdata.rows.steps.complete import Complete
 from qdata.rows.steps.placeholders import Placeholders
 
+_ELSEWHERE = {
+    (package, name): f"{name} is a {kind} step; it stands in {where}"
+    for package, others, kind, where in (
+        (local_package, global_package, "global", "[[data.global_steps]] of a recipe (`qdata dedup`, `qdata score`)"),
+        (global_package, local_package, "local", "[[data.steps]] of a recipe, or `qdata clean --step`"),
+    )
+    for name in plugin.names(others)
+}
+
 
 def local_steps(recipe: DataRecipe, base: Path = Path()) -> tuple[Step, ...]:
     """The recipe's steps, then the placeholders, then `complete`. Raises QdataError with all mistakes at once."""
@@ -60,7 +69,7 @@ def _made(package: ModuleType, tables: Sequence[Mapping[str, Any]], name: str) -
         try:
             cls = plugin.find(package, str(table["step"]))
         except QdataError as error:
-            mistakes.append(f"{address}.step: {error}")
+            mistakes.append(f"{address}.step: {_ELSEWHERE.get((package, str(table['step'])), error)}")
             continue
         settings = {k: v for k, v in table.items() if k != "step"}
         if (one := structure(cls, settings, address, mistakes)) is not None:

@@ -47,13 +47,14 @@ def _edits(book: pl.LazyFrame, rows: pl.Series) -> dict[str, tuple[str, str]]:
 
 def _dropped(sidecar: Path, rows: pl.Series) -> dict[str, tuple[str, str]]:
     book = pl.scan_parquet(sidecar / "dropped.parquet", glob=False).filter(pl.col("row").is_in(rows.implode()))
-    said = book.select("row", "messages", "text").collect()
+    said = book.select("row", "messages", "text", "extra").collect()
     return {one["row"]: (_said(one), "") for one in said.to_dicts()}
 
 
 def _said(row: dict[str, Any]) -> str:
     turns = [f"{turn['role']}: {turn['content'] or turn['tool_calls'] or ''}" for turn in row["messages"] or []]
-    return " ⏎ ".join(turns) if turns else row["text"] or ""
+    raw = {} if turns or row["text"] else orjson.loads(row["extra"] or "{}")  # a row that could not be read
+    return " ⏎ ".join(turns) or row["text"] or raw.get("raw") or ""
 
 
 def _difference(before: dict[str, Any], after: dict[str, Any]) -> tuple[str, str]:
