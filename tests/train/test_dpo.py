@@ -94,7 +94,7 @@ def test_what_is_preferred_gets_likelier(
     before = {name: p.detach().clone() for name, p in models.load(tiny).named_parameters()}
     trainer.train()
     margins = logged(trainer, "rewards/margins")
-    assert margins[0] == pytest.approx(0, abs=1e-4) and margins[-1] > 0.5
+    assert margins[0] == pytest.approx(0, abs=1e-4) and margins[-1] > 0.2
     assert logged(trainer, "rewards/accuracies")[-1] == 1
     assert trainer.evaluate()["eval_loss"] < 0.6
     if trainer.ref_model is not None:

@@ -345,7 +345,7 @@ NAME = 'name = "m"\n'
         (NAME + 'dtype = "bfloat16"', "learning_rate = 1e-5", "a learning rate of 5e-05 or more, and it is 1e-05"),
         (NAME + 'dtype = "bfloat16"', 'stage = "dpo"', "and it is 1e-06"),
         (NAME + 'dtype = "float16"', "", "float16 weights cannot be trained"),
-        (NAME + 'attn_implementation = "paged|sdpa"', "", "is not one of 'eager', 'sdpa', "),
+        (NAME + 'attn_implementation = "paged|sdpa"', "", "'paged|sdpa' is not known to keep the neighbours of"),
         (NAME, 'tuning = "qlora"\nlora = { init_lora_weights = "pissa" }', "does not go with qlora"),
         (NAME, 'tuning = "lora"\nlora = { init_lora_weights = "pissa", use_dora = true }', "does not go with use_dora"),
         (NAME, 'tuning = "lora"\nlora = { init_lora_weights = "pisa" }', "Did you mean 'pissa'"),
@@ -363,6 +363,10 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path, model: str, train: str,
 
 
 def test_what_can_be_meant_is_taken(tmp_path: Path) -> None:
+    stand_in = load(
+        tmp_path, NAME, 'tuning = "freeze"\nfreeze.train = ["x"]\n[stand_in]\n[stand_in.train]\ntuning = "full"'
+    )
+    assert (stand_in.train.tuning, stand_in.stand_in_train.tuning) == ("freeze", "full")
     load(tmp_path, NAME + 'dtype = "bfloat16"', "learning_rate = 1e-4")
     load(tmp_path, NAME + 'dtype = "bfloat16"', 'tuning = "lora"\nlearning_rate = 1e-5')
     dpo = load(tmp_path, NAME, 'stage = "dpo"\nbeta = 0.2\nloss_type = ["sigmoid"]\nprecompute_ref_log_probs = true')

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from qdata.errors import did_you_mean
 from qdata.recipe import DataRecipe, option, read_toml, refuse, structure
@@ -27,6 +27,8 @@ _RUN = "a run has its own dated folder; choose its parent with --output"
 Stage = Literal["sft", "pt", "dpo"]
 Tuning = Literal["full", "lora", "qlora", "freeze"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2"]
+"""Backends that keep packed rows apart: tests/train/test_packed.py."""
 ADAPTERS = ("lora", "qlora")
 """The ways of tuning that train adapters on a frozen base."""
 
@@ -65,7 +67,7 @@ class Model:
     dtype: Dtype | None = option(
         None, "of the weights; default: float32 for what is trained, the autocast's 16 bits for a frozen base on a GPU"
     )
-    attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2"] = option(
+    attn_implementation: Attention = option(
         "sdpa", "attention backend, in transformers' words; flash_attention_2 becomes sdpa on a machine that lacks it"
     )
 
@@ -227,8 +229,6 @@ def _untrainable(train: Train) -> list[str]:
         told.append(f"lora.init_lora_weights: {start!r} does not go with {other}")
     if train.tuning == "freeze" and bool(freeze.train) == bool(freeze.freeze):
         told.append("freeze: tuning = freeze wants exactly one of train = [ … ] and freeze = [ … ]")
-    if train.tuning != "freeze" and (freeze.train or freeze.freeze):
-        told.append(f'freeze: does nothing with tuning = {train.tuning}; set tuning = "freeze"')
     return told
 
 
@@ -238,9 +238,15 @@ def changes_base(lora: Lora) -> bool:
 
 
 def _model(table: Any, mistakes: list[str]) -> Model | None:
-    model = structure(Model, table, "model", mistakes)
+    plain = dict(table) if isinstance(table, dict) else {}
+    attention = plain.get("attn_implementation", "sdpa")
+    if isinstance(attention, str) and attention not in get_args(Attention):
+        del plain["attn_implementation"]
+        mistakes.append(f"model.attn_implementation: {attention!r} is not known to keep the neighbours of a packed row "
+                        f"apart by their positions, as {', '.join(get_args(Attention))} are")  # fmt: skip
+    model = structure(Model, plain if isinstance(table, dict) else table, "model", mistakes)
     origins = ("name", "config_from", "from_run")
-    given = [key for key in origins if isinstance(table, dict) and key in table]
+    given = [key for key in origins if key in plain]
     if len(given) != 1:
         mistakes.append(f"model: wanted exactly one of {', '.join(origins)}, got {' and '.join(given) or 'none'}")
     if model is not None and model.config and model.config_from is None:
@@ -254,7 +260,9 @@ _MOVED = "of a bfloat16 weight's AdamW steps 88 % change it at a rate of 1e-4, 1
 
 
 def _clashes(model: Model, train: Train) -> list[str]:
-    """What [model] and [train] say against each other."""
+    """What [model] and [train] say against each other or themselves; [stand_in.train] may, it inherits [train]."""
+    if train.tuning != "freeze" and (train.freeze.train or train.freeze.freeze):
+        return [f'train.freeze: does nothing with tuning = {train.tuning}; set tuning = "freeze"']
     if train.tuning in ADAPTERS:
         if model.config_from is not None:
             return [f"train.tuning: {train.tuning} adapts a pretrained model; random weights want full or freeze"]
