@@ -25,6 +25,7 @@ from qtrain import train as road
 from qtrain import tuning
 from qtrain.data import open_shards, packed
 from qtrain.recipe import Freeze, Lora, Model, Train
+from qtrain.sft import ShardTrainer
 from qtrain.start import Start
 
 ROWS = [row([7, 3]), row([20]), row([4]), row([11, 2, 6]), row([9]), row([15, 5]), row([8]), row([6, 6])]
@@ -159,6 +160,18 @@ def test_adapters_change_alone_and_merge_as_they_speak(tiny: Path, tmp_path: Pat
     torch.testing.assert_close(logits(models.for_inference(folder)), live, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(logits(models.load(folder)), live, atol=1e-5, rtol=1e-5)
     assert (live - logits(models.load(tiny))).abs().max() > 1e-3, "the adapter did nothing"
+
+
+@pytest.mark.parametrize("start", [True, "pissa", "pissa_niter_4", "olora"])
+def test_a_saved_adapter_can_be_trained_on(tiny: Path, tmp_path: Path, start: bool | str) -> None:
+    train = Train(tuning="lora", lora=Lora(r=4, init_lora_weights=start))
+    trainer = trained(tiny, tmp_path, train)
+    live = logits(trainer.model)
+    folder = saved(trainer, tiny, tmp_path / "adapter")
+    again = trained(tiny, tmp_path, train, max_steps=1).model
+    assert not torch.allclose(logits(again), live, atol=1e-3)
+    tuning.unseal(again, train.lora, folder)
+    torch.testing.assert_close(logits(again), live, atol=1e-5, rtol=1e-5)
 
 
 def test_modules_trained_whole_are_saved_with_a_pissa_adapter(untied: Path, tmp_path: Path) -> None:
@@ -445,6 +458,13 @@ def test_rows_of_another_kind_are_refused(tmp_path: Path) -> None:
     fits(open_shards(write(tmp_path / "text", ROWS, kind="text")), "pt")
 
 
-def test_the_batch_of_a_test_is_the_roads(tiny: Path, tmp_path: Path) -> None:
-    trainer = trained(tiny, tmp_path, Train(), max_steps=1)
-    assert trainer.data_collator is packed
+def test_plain_text_takes_the_road_of_conversations(tiny: Path, tmp_path: Path) -> None:
+    trainers = [trained(tiny, tmp_path, Train(stage=stage), max_steps=1) for stage in ("sft", "pt")]
+    assert {(type(trainer), trainer.data_collator) for trainer in trainers} == {(ShardTrainer, packed)}
+    assert trainers[0].state.log_history[0]["loss"] == trainers[1].state.log_history[0]["loss"]
+
+
+def test_pure_bfloat16_is_pure(tiny: Path, tmp_path: Path) -> None:
+    trainer = trained(tiny, tmp_path, Train(), Model(name=str(tiny), dtype="bfloat16"))
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.bfloat16}
+    assert len(changed(trainer)) == len(trainer.before)

@@ -180,6 +180,22 @@ def masters(model: Any) -> None:
             parameter.data = parameter.data.float()
 
 
+def unseal(model: Any, lora: Lora, saved: Path) -> None:
+    """Load the adapter `saved`, which a `sealer` may have sealed, into `model`, which was made by the same recipe.
+
+    For going on from a checkpoint. Of what was sealed the first half, A and B, is what was being trained.
+    """
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    tensors = load_file(saved / "adapter_model.safetensors")
+    if changes_base(lora):
+        for name in tensors:
+            if "lora_A" in name or "lora_B" in name:
+                tensors[name] = tensors[name].narrow(0 if "lora_A" in name else 1, 0, lora.r)
+    set_peft_model_state_dict(model, tensors)
+
+
 def sealer(model: Any, lora: Lora) -> Callable[[Path], None]:
     """What makes a saved adapter of `model` stand on the original base; to be called before the first step.
 
