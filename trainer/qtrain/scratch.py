@@ -70,3 +70,10 @@ def build(shape: Any, seed: int, attn_implementation: str, dtype: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(shape, dtype=dtype, attn_implementation=attn_implementation)
+
+
+def speak(model: Any, tokenizer: Any) -> None:
+    """Give random weights the control tokens of the tokenizer they will learn, in both their configurations."""
+    for config in (model.config, model.generation_config):
+        for token in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            setattr(config, token, getattr(tokenizer, token))

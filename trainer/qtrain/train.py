@@ -18,7 +18,7 @@ from qdata.errors import QdataError
 from qdata.recipe import DataRecipe
 from qtrain import arguments as args
 from qtrain import model as models
-from qtrain import plot, run, tuning
+from qtrain import plot, run, scratch, tuning
 from qtrain.callbacks import Dashboard, Journal
 from qtrain.data import Shards, fits, open_shards, packed
 from qtrain.dpo import PreferenceTrainer
@@ -115,6 +115,8 @@ def _tokenizer(shards: Shards, model: Any, start: Start) -> Any:
     if len(tokenizer) > rows:
         mend = "not its tokenizer" if start.weights else "give [model] config.vocab_size, or another [data] tokenizer"
         raise QdataError(f"the shards' tokenizer has {len(tokenizer)} ids, the model only {rows}: {mend}")
+    if not start.weights:
+        scratch.speak(model, tokenizer)
     return tokenizer
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,10 +19,9 @@ BITSANDBYTES = 'wants bitsandbytes: pip install "qdata[train,quantized]"'
 
 
 def needs_bitsandbytes(what: str) -> None:
-    """Raises QdataError where `what` cannot be done for want of the library; its note on a missing kernel is muted."""
+    """Raises QdataError where `what` cannot be done for want of the library."""
     if importlib.util.find_spec("bitsandbytes") is None:
         raise QdataError(f"{what} {BITSANDBYTES}")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def load(start: Start, wanted: Model, arguments: Any, say: Callable[[str], None]) -> Any:
