@@ -239,6 +239,8 @@ def test_qlora_learns_over_a_base_of_four_bits(tiny: Path, tmp_path: Path) -> No
     assert all("lora_" in name for name in changed(trainer))
     assert {p.dtype for p in trainer.model.parameters() if p.requires_grad} == {torch.float32}
     assert {type(m).__name__ for n, m in trainer.model.named_modules() if n.endswith("base_layer")} == {"Linear4bit"}
+    adapter, every = models.parameters(trainer.model)
+    assert every - adapter == models.parameters(models.load(tiny))[1]
     quantised = logits(trainer.model)
     trainer.model.train()(**packed(ROWS), use_cache=False).loss.backward()
     assert all(p.grad.any() for name, p in trainer.model.named_parameters() if "lora_B" in name), "after an evaluation"

@@ -127,7 +127,8 @@ def stop_at(model: Any, ids: list[int]) -> None:
 
 def parameters(model: Any) -> tuple[int, int]:
     """How many parameters are trained, and how many there are."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    # Weights of 4 bits lie two and two in a byte.
+    sizes = [(p.numel() * (2 if hasattr(p, "quant_state") else 1), p.requires_grad) for p in model.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
 
