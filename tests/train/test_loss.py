@@ -12,10 +12,11 @@ from tests.train.shards import row, write
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
 from qdata.errors import QdataError
+from qtrain import arguments as args
 from qtrain import model as models
 from qtrain.data import IGNORED, open_shards, packed, padded
 from qtrain.recipe import Train
-from qtrain.sft import ShardTrainer, sft_arguments
+from qtrain.sft import ShardTrainer
 
 ROWS = [row([7, 3]), row([20]), row([4]), row([11, 2, 6]), row([9]), row([15, 5]), row([8]), row([6, 6])]
 
@@ -26,7 +27,7 @@ def trained(tiny: Path, tmp_path: Path, rows: list[dict[str, Any]], **arguments:
     fixed = {"num_train_epochs": 1, "logging_steps": 1, "save_strategy": "no", "learning_rate": 1e-2}
     plain = {"max_grad_norm": 0.0, "train_sampling_strategy": "sequential"}
     train = Train(arguments={**fixed, **plain, **arguments})
-    sft = sft_arguments(train, validation=False)
+    sft = args.make(train, rows=len(rows), validation=False)
     sft.output_dir = str(tmp_path / "run")
     trainer = ShardTrainer(
         model=models.load(tiny),
@@ -116,15 +117,15 @@ def test_shards_that_would_teach_nonsense_are_refused(tmp_path: Path) -> None:
 
 def test_evaluation_without_rows_is_refused() -> None:
     with pytest.raises(QdataError, match=r"give \[data\] validation or val"):
-        sft_arguments(Train(arguments={"eval_strategy": "steps"}), validation=False)
+        args.make(Train(arguments={"eval_strategy": "steps"}), rows=8, validation=False)
 
 
 def test_arguments_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(QdataError, match=r"\[train\]: TRL does not take these"):
-        sft_arguments(Train(arguments={"eval_strategy": "sometimes"}), validation=True)
+        args.make(Train(arguments={"eval_strategy": "sometimes"}), rows=8, validation=True)
 
 
 def test_both_names_of_activation_checkpointing_are_taken() -> None:
-    assert sft_arguments(Train(), validation=False).activation_checkpointing is True
+    assert args.make(Train(), rows=8, validation=False).activation_checkpointing is True
     given = Train(arguments={"gradient_checkpointing": False})
-    assert sft_arguments(given, validation=False).activation_checkpointing is False
+    assert args.make(given, rows=8, validation=False).activation_checkpointing is False

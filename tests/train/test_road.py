@@ -135,7 +135,7 @@ def test_lora_merged_is_unmerged(project: Path, tiny: Path) -> None:
     assert (folder / "final/adapter_model.safetensors").is_file()
     ids = [5, 9, 77, 120]
     unmerged = logits(models.for_inference(folder / "final"), ids)
-    merged = logits(export.merged(folder / "final").eval(), ids)
+    merged = logits(models.load(folder / "final").eval(), ids)
     torch.testing.assert_close(merged, unmerged, atol=1e-5, rtol=1e-5)
     assert (unmerged - logits(models.for_inference(tiny), ids)).abs().max() > 1e-3, "the adapter did nothing"
     export.export(folder, Path("out"))

@@ -48,7 +48,7 @@ def test_all_mistakes_of_all_tables_are_told_at_once(tmp_path: Path) -> None:
         "trian: no such table. Did you mean 'train'?",
         "data.sauces: no such key. Did you mean 'sources'?",
         "model.nmae: no such key. Did you mean 'name'?",
-        "model.name: missing",
+        "model: wanted exactly one of name, config_from, from_run, got none",
         "train.learning_rat: no such key. Did you mean 'learning_rate'",
         "train.max_length: not taken here: answers are never cut; [data] max_length drops longer rows",
         "train.num_train_epochs: wanted a number, got 'five'",

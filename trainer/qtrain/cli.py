@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ def main() -> None:
     qtrain chat runs/muice --ask "你是谁" --before   ask once, beside the model it started from
     qtrain export runs/muice -o muxue              a plain Hugging Face folder
     """
+    # Where it is installed peft imports it, and it tells everyone of a CPU kernel that it would have liked to load.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 @main.command()

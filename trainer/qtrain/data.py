@@ -25,7 +25,8 @@ IGNORED = -100
 
 Row = Mapping[str, Any]
 Batch = dict[str, Tensor]
-_COLUMNS = ("input_ids", "labels", "seq_lengths", "weights")
+_COLUMNS = ("input_ids", "labels", "seq_lengths", "weights", "prompt_ids", "chosen_ids", "rejected_ids")
+_KINDS = {"sft": "chat", "pt": "text", "dpo": "preference"}
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,15 @@ def open_shards(path: Path) -> Shards:
         name: part.select_columns([c for c in _COLUMNS if c in part.column_names]) for name, part in parts.items()
     }
     return Shards(path, manifest, picked["train"], picked.get("validation"))
+
+
+def fits(shards: Shards, stage: str) -> None:
+    """Raises QdataError where the rows are not of the kind that a `stage` of training wants."""
+    kind = shards.manifest.get("kind", "chat")
+    if kind != _KINDS[stage]:
+        wants = " or ".join(name for name, one in _KINDS.items() if one == kind) or "no stage known here"
+        raise QdataError(f"{shards.path}: rows of kind {kind}, and [train] stage = {stage} wants {_KINDS[stage]}; "
+                         f"they are for stage = {wants}")  # fmt: skip
 
 
 def packed(rows: Sequence[Row]) -> Batch:

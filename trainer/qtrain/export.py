@@ -32,7 +32,8 @@ def export(path: Path, output: Path, *, max_shard_size: str = "5GB") -> dict[str
 def _write(folder: Path, target: Path, max_shard_size: str) -> int:
     from transformers import AutoTokenizer, GenerationConfig
 
-    model = merged(folder)
+    # Merged onto the full-precision base, also where the adapter was trained on one of 4 bits.
+    model = models.load(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     # A fresh configuration: the vendor's carries sampling temperatures that were not chosen for this model.
     model.generation_config = GenerationConfig(pad_token_id=tokenizer.pad_token_id)
@@ -46,13 +47,3 @@ def _write(folder: Path, target: Path, max_shard_size: str) -> int:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, target / name)
     return models.parameters(model)[1]
-
-
-def merged(folder: Path) -> Any:
-    """The model in `folder` in float32 on the CPU, with its adapter, where it is one, added into the weights."""
-    if not (folder / "adapter_config.json").is_file():
-        return models.load(folder)
-    from peft import PeftModel
-
-    base = models.load(models.base_of(folder))
-    return PeftModel.from_pretrained(base, str(folder)).merge_and_unload()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from qdata.errors import QdataError
-from qtrain.recipe import Lora
 
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 _HUB_SECONDS = 8.0  # how long a hub may take to say hello before it counts as out of reach
@@ -29,21 +28,21 @@ def is_local(name: str) -> bool:
     return Path(name).expanduser().is_dir() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name)
 
 
-def find(name: str) -> Path:
-    """The folder that holds the model `name`, downloaded where needed.
+def find(name: str, *, weights: bool = True) -> Path:
+    """The folder that holds the model `name`, downloaded where needed; without `weights` its config.json is enough.
 
     Raises OutOfReachError where neither cache nor hub has that hub id, and QdataError where something else is in the
     way: a folder that is not there, a model one may not read, a hub that answers with an error.
     """
     if is_local(name):
         folder = Path(name).expanduser()
-        if not (folder / "config.json").is_file():
+        if not any((folder / file).is_file() for file in ("config.json", "adapter_config.json")[: 1 + weights]):
             raise QdataError(f"{name}: not a model folder, it has no config.json")
         return folder
-    return _cached(name) or _download(name)
+    return _cached(name, weights) or _download(name, weights)
 
 
-def _cached(name: str) -> Path | None:
+def _cached(name: str, weights: bool) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -51,20 +50,20 @@ def _cached(name: str) -> Path | None:
         folder = Path(snapshot_download(name, local_files_only=True, allow_patterns=_FILES))
     except LocalEntryNotFoundError:
         return None
-    return folder if _complete(folder) else None
+    return folder if _complete(folder, weights) else None
 
 
-def _complete(folder: Path) -> bool:
+def _complete(folder: Path, weights: bool) -> bool:
     """Whether config and every weight file are there: a cache may hold a tokenizer only, or half a download."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     else:
         names = {"model.safetensors"}
-    return all((folder / name).is_file() for name in {"config.json", *names})
+    return all((folder / name).is_file() for name in {"config.json", *(names if weights else ())})
 
 
-def _download(name: str) -> Path:
+def _download(name: str, weights: bool) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HTTPError  # type: ignore[attr-defined]  # httpx's, re-exported
 
@@ -80,7 +79,7 @@ def _download(name: str) -> Path:
     except (HTTPError, ConnectionError, TimeoutError) as error:
         raise OutOfReachError(f"no hub within reach ({error})") from None
     try:
-        return Path(snapshot_download(name, allow_patterns=_FILES))
+        return Path(snapshot_download(name, allow_patterns=_FILES if weights else ["config.json"]))
     except (HTTPError, OSError) as error:
         raise QdataError(f"{name}: the download broke off ({error}); start again, what is there is kept") from None
 
@@ -92,16 +91,23 @@ def may_stand_in() -> bool:
     return not torch.cuda.is_available()
 
 
-def load(folder: Path, attn_implementation: str = "sdpa") -> Any:
-    """The causal language model in `folder`, with float32 master weights on the CPU.
+def load(folder: Path, attn_implementation: str = "sdpa", **how: Any) -> Any:
+    """The causal language model in `folder`, in float32 on the CPU unless `how`, transformers' arguments, says else.
 
-    float32, because AdamW's steps at fine-tuning learning rates are smaller than bfloat16 can add to a weight: trained
-    in pure bfloat16, most weights would never move.
+    An adapter is merged onto its base, which may be an adapter too. float32, because AdamW's steps at fine-tuning
+    learning rates are smaller than bfloat16 can add to a weight: trained in pure bfloat16, most weights would never
+    move; and merging rounds once, at the end. Raises QdataError where an adapter's base cannot be found.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attn_implementation)
+    how = {"dtype": torch.float32, "attn_implementation": attn_implementation, **how}
+    if not (folder / "adapter_config.json").is_file():
+        return AutoModelForCausalLM.from_pretrained(folder, **how)
+    from peft import PeftModel
+
+    base = load(base_of(folder), attn_implementation)
+    return PeftModel.from_pretrained(base, str(folder)).merge_and_unload().to(how["dtype"])
 
 
 def stops(tokenizer: Any, stop: str) -> list[int]:
@@ -119,23 +125,10 @@ def stop_at(model: Any, ids: list[int]) -> None:
     model.config.get_text_config().eos_token_id = ids[0]  # for servers that read only config.json
 
 
-def peft_config(lora: Lora) -> Any:
-    """peft's own configuration for `[train.lora]`."""
-    from peft import LoraConfig
-
-    modules = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    return LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.lora_alpha,
-        lora_dropout=lora.lora_dropout,
-        target_modules=modules,
-        task_type="CAUSAL_LM",
-    )
-
-
 def parameters(model: Any) -> tuple[int, int]:
     """How many parameters are trained, and how many there are."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    # Weights of 4 bits lie two and two in a byte.
+    sizes = [(p.numel() * (2 if hasattr(p, "quant_state") else 1), p.requires_grad) for p in model.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
 
@@ -145,12 +138,11 @@ def for_inference(folder: Path) -> Any:
     Raises QdataError where an adapter's base cannot be found.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if gpu and torch.cuda.is_bf16_supported() else torch.float32
     adapter = (folder / "adapter_config.json").is_file()
-    model = AutoModelForCausalLM.from_pretrained(base_of(folder) if adapter else folder, dtype=dtype)
+    model = load(base_of(folder) if adapter else folder, dtype=dtype)
     if adapter:
         from peft import PeftModel
 
@@ -189,5 +181,5 @@ def quiet() -> None:
 
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
-    # peft 0.21 asks transformers 5.23 under the old name; there is nothing in it for a user to mend.
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    # peft 0.21 and TRL 1.16 speak to transformers 5.23 in old names; there is nothing in it for a user to mend.
+    warnings.filterwarnings("ignore", r"`(is_)?gradient_checkpointing\w*` is deprecated", FutureWarning)

@@ -6,41 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
-from qdata.errors import QdataError
 from qtrain.data import IGNORED, Batch
-from qtrain.recipe import Train
-
-
-def sft_arguments(train: Train, *, validation: bool) -> Any:
-    """TRL's arguments for a run: the recipe's, what this machine can do, and what the road itself fixes.
-
-    `validation` says whether there are rows to evaluate on. Raises QdataError where the arguments do not fit together.
-    """
-    given = dict(train.arguments)
-    if str(given.get("eval_strategy", "no")) != "no" and not validation:
-        raise QdataError("[train] eval_strategy wants validation rows: give [data] validation or val, or set it to no")
-    gpu = torch.cuda.is_available()
-    # Autocast is the GPU's: on a CPU bfloat16 saves nothing, and float32 is what the tests compare with.
-    given["bf16"] = bool(given.get("bf16", not given.get("fp16", False))) and gpu and torch.cuda.is_bf16_supported()
-    given["fp16"] = bool(given.get("fp16", False)) and gpu
-    # transformers renamed gradient_checkpointing and warns of the old name, which is still TRL's; both are taken.
-    for part in ("", "_kwargs"):
-        if f"gradient_checkpointing{part}" in given:
-            given.setdefault(f"activation_checkpointing{part}", given.pop(f"gradient_checkpointing{part}"))
-    defaults = {"report_to": "none", "dataloader_pin_memory": gpu, "activation_checkpointing": True}
-    fixed = {
-        "dataset_kwargs": {"skip_prepare_dataset": True},
-        "max_length": None,
-        "remove_unused_columns": False,
-        "include_num_input_tokens_seen": "all",
-        "disable_tqdm": True,
-    }
-    try:
-        return SFTConfig(**{**defaults, **given, **fixed})
-    except (ValueError, TypeError) as error:
-        raise QdataError(f"[train]: TRL does not take these arguments together: {error}") from None
 
 
 class ShardTrainer(SFTTrainer):  # type: ignore[misc]  # trl is not typed

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from qdata.errors import QdataError
 from qdata.recipe import DataRecipe
 from qtrain import model as models
-from qtrain import stand_in
+from qtrain import run, stand_in
 from qtrain.recipe import Train, TrainRecipe
 
 
@@ -22,11 +22,13 @@ class Start:
 
     folder: Path
     name: str
-    """What an adapter will name as its base."""
+    """What an adapter will name as its base, and the manifest as the model."""
     data: DataRecipe
     train: Train
     stand_in: str | None = None
     """Why a stand-in is trained instead of the recipe's model; None where it is the model."""
+    weights: bool = True
+    """Whether `folder` holds weights; else its config.json is the shape of random ones."""
 
 
 def decide(recipe: TrainRecipe, console: Console, *, strict: bool = False) -> Start:
@@ -34,15 +36,21 @@ def decide(recipe: TrainRecipe, console: Console, *, strict: bool = False) -> St
 
     Rows are tokenized with the tokenizer of the model they are for, unless the recipe names another.
     """
-    name = recipe.model.name
+    wanted = recipe.model
+    if wanted.from_run is not None:
+        folder = run.model_in(Path(wanted.from_run))
+        own = recipe.data.tokenizer or str(folder)
+        return Start(folder, folder.as_posix(), dataclasses.replace(recipe.data, tokenizer=own), recipe.train)
+    name = wanted.name or str(wanted.config_from)
     try:
-        folder = models.find(name)
+        folder = models.find(name) if wanted.name is not None else models.find(name, weights=False)
     except models.OutOfReachError as error:
         why = str(error)
     else:
-        own = str(folder) if models.is_local(name) else name
-        data = dataclasses.replace(recipe.data, tokenizer=recipe.data.tokenizer or own)
-        return Start(folder, name, data, recipe.train)
+        if wanted.name is None:  # the shape says nothing of a tokenizer: [data] does, or the template
+            return Start(folder, f"random weights in the shape of {name}", recipe.data, recipe.train, weights=False)
+        own = recipe.data.tokenizer or (str(folder) if models.is_local(name) else name)
+        return Start(folder, name, dataclasses.replace(recipe.data, tokenizer=own), recipe.train)
     refusal = f"{name} is neither in the cache nor to be had: {why}"
     if strict:
         raise QdataError(f"{refusal}. --strict trains no stand-in")

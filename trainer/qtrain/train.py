@@ -16,12 +16,14 @@ from transformers import AutoTokenizer, PrinterCallback
 from qdata import aside
 from qdata.errors import QdataError
 from qdata.recipe import DataRecipe
+from qtrain import arguments as args
 from qtrain import model as models
-from qtrain import plot, run
+from qtrain import plot, run, scratch, tuning
 from qtrain.callbacks import Dashboard, Journal
-from qtrain.data import Shards, open_shards, packed
-from qtrain.recipe import Train, TrainRecipe
-from qtrain.sft import ShardTrainer, sft_arguments
+from qtrain.data import Shards, fits, open_shards, packed
+from qtrain.dpo import PreferenceTrainer
+from qtrain.recipe import ADAPTERS, Train, TrainRecipe
+from qtrain.sft import ShardTrainer
 from qtrain.start import Start, decide
 
 PROVEN_ROWS = 16  # of each split, drawn by seed; all of them take `qdata verify` minutes on a large set
@@ -37,22 +39,26 @@ def train(recipe: TrainRecipe, output: Path, console: Console, *, strict: bool =
     began = time.monotonic()
     start = decide(recipe, console, strict=strict)
     shards = _shards(recipe, start.data, console, strict=strict)
+    fits(shards, start.train.stage)
     prove(shards, console)
-    arguments = sft_arguments(start.train, validation=shards.validation is not None)
-    model = models.load(start.folder, recipe.model.attn_implementation)
-    tokenizer = _tokenizer(shards, model)
+    held_out = shards.validation is not None
+    arguments = args.make(start.train, rows=len(shards.train), validation=held_out, say=console.print)
+    model = tuning.load(start, recipe.model, arguments, console.print)
+    tokenizer = _tokenizer(shards, model, start)
     # From here on nothing is wrong with the recipe, so a run's folder is made.
     folder = run.create(output / recipe.stem)
     arguments.output_dir = str(folder)
-    trainer = _trainer(model, start.train, arguments, shards, tokenizer)
+    trainer = _trainer(model, start.train, arguments, shards, tokenizer, console.print)
     facts = _facts(recipe, start, shards, trainer)
     _announce(facts, shards, trainer, console)
 
     papers = {"recipe.toml": _recipe(recipe), "manifest.json": _json(facts)}
+    seal = tuning.sealer(trainer.model, start.train.lora) if start.train.tuning in ADAPTERS else None
 
     def complete(saved: Path) -> None:
         run.complete(saved, shards.tokenizer, papers)
-        if start.train.tuning == "lora":
+        if seal is not None:
+            seal(saved)
             models.name_base(saved, start.name)
 
     run.write(folder, papers)
@@ -104,24 +110,33 @@ def _shards(recipe: TrainRecipe, data: DataRecipe, console: Console, *, strict: 
     return open_shards(path)
 
 
-def _tokenizer(shards: Shards, model: Any) -> Any:
+def _tokenizer(shards: Shards, model: Any, start: Start) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(shards.tokenizer)
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
-        raise QdataError(f"the shards' tokenizer has {len(tokenizer)} ids, the model only {rows}: not its tokenizer")
+        mend = "not its tokenizer" if start.weights else "give [model] config.vocab_size, or another [data] tokenizer"
+        raise QdataError(f"the shards' tokenizer has {len(tokenizer)} ids, the model only {rows}: {mend}")
+    if not start.weights:
+        scratch.speak(model, tokenizer)
     return tokenizer
 
 
-def _trainer(model: Any, train: Train, arguments: Any, shards: Shards, tokenizer: Any) -> Any:
-    trainer = ShardTrainer(
+def _trainer(model: Any, train: Train, arguments: Any, shards: Shards, tokenizer: Any, say: args.Say) -> Any:
+    peft = tuning.peft_config(train.lora, model) if train.tuning in ADAPTERS else None
+    if train.tuning == "freeze":
+        tuning.freeze(model, train.freeze, say)
+    kind, collator = (PreferenceTrainer, None) if train.stage == "dpo" else (ShardTrainer, packed)
+    trainer = kind(
         model=model,
         args=arguments,
-        data_collator=packed,
+        data_collator=collator,
         train_dataset=shards.train,
         eval_dataset=shards.validation,
         processing_class=tokenizer,
-        peft_config=models.peft_config(train.lora) if train.tuning == "lora" else None,
+        peft_config=peft,
     )
+    if peft is not None:
+        tuning.masters(trainer.model)
     trainer.remove_callback(PrinterCallback)
     # After the trainer has aligned the model with the tokenizer, whose end may be that of a text, not of a turn.
     models.stop_at(model, models.stops(tokenizer, shards.manifest["template"]["stop"]))
@@ -151,7 +166,7 @@ def _facts(recipe: TrainRecipe, start: Start, shards: Shards, trainer: Any) -> d
         "stand_in": start.stand_in is not None,
         "stand_in_reason": start.stand_in,
         "sample": bool(shards.manifest.get("sample")),
-        "model": recipe.model.name,
+        "model": recipe.model.name or start.name,
         "tuning": start.train.tuning,
         "parameters": {"trained": trained, "all": total},
         "arguments": trainer.args.to_dict(),
@@ -167,6 +182,8 @@ def _announce(facts: Mapping[str, Any], shards: Shards, trainer: Any, console: C
     precision = "bf16 autocast" if trainer.args.bf16 else "fp16 autocast" if trainer.args.fp16 else "float32"
     share = f"{trained:,} of {total:,} ({trained / total:.2%})"
     console.print(f"trainable parameters: {share}, {facts['tuning']}, {precision}")
+    if facts["tuning"] == "freeze":
+        console.print(f"trained: {tuning.trained(trainer.model)}", highlight=False)
     console.print(f"rows: {len(shards.train):,} to train on{held_out}; run: {trainer.args.output_dir}")
     if count := aside.in_manifest(shards.manifest):
         console.print(f"[yellow]rows set aside, with their reason in {shards.path}/ledger.parquet: {count:,}[/]")
