@@ -71,6 +71,7 @@ def of_build(
     recipe, template = planned.recipe, planned.template
     return {
         "command": "render",
+        "kind": planned.kind,
         "fingerprint": planned.fingerprint,
         "code_sha256": code_sha256(),
         "versions": versions(),
