@@ -68,8 +68,8 @@ def titles_of(row: dict[str, Any]) -> list[str]:
     """What stands above each of `tokens_of`: the row id, and of a pair or a judged answer which part of it."""
     if "input_ids" in row:
         return list(row["rows"])
-    verdict = {True: " (good)", False: " (bad)"}.get(row.get("label"), "")
-    return [f"{row['rows'][0]} · {n.removesuffix('_ids')}{verdict if n == _JUDGED else ''}" for n in _PARTS if n in row]
+    verdict = {_JUDGED: " (good)" if row.get("label") else " (bad)"}
+    return [f"{row['rows'][0]} · {n.removesuffix('_ids')}{verdict.get(n, '')}" for n in _PARTS if n in row]
 
 
 _JUDGED = "completion_ids"
