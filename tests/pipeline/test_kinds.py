@@ -389,6 +389,7 @@ def test_the_report_says_what_they_are(rows: list[Any], small: Path) -> None:
     assert ("--to messages --lossy" in done.output) == (rows is PAIRS)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL asks transformers by older names
 def test_trl_takes_the_columns_as_they_are(small: Path) -> None:
     """Two steps of DPO on tiny random weights; only the tokenising that is done already is left out."""
     torch = pytest.importorskip("torch")

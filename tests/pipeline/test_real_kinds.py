@@ -67,6 +67,7 @@ def test_a_file_that_is_one_document_is_its_blocks(real_data: Path, real_tokeniz
     qdata("verify", "out")
 
 
+@pytest.mark.slow
 def test_files_with_other_columns_are_one_build(real_data: Path, real_tokenizers: Path) -> None:
     """mini_qwen's two Parquet files, whose extra columns differ."""
     parts = [one["path"] for one in MANIFEST["text"] if one["path"].startswith("mini_qwen")]
