@@ -125,7 +125,7 @@ def sequences(folder: str = "out") -> dict[str, list[list[int]]]:
 def test_documents_are_their_text_and_the_end(options: dict[str, Any], small: Path) -> None:
     """All trained, control tokens in them as text; blank ones are dropped; the blocks of long ones add up."""
     manifest = build(small, DOCUMENTS, **options)
-    assert (manifest["kind"], manifest["too_long"]) == ("text", "split")
+    assert (manifest["kind"], manifest["too_long"], manifest["loss"]) == ("text", "split", "whole")
     assert manifest["rows"]["dropped"] == {"complete.empty_text": 1}
     assert manifest["controls"] == 1
     found = sequences()

@@ -16,8 +16,9 @@ MANIFEST: dict[str, Any] = tomllib.loads((Path(__file__).parents[1] / "real_file
 CASES = [(kind, one["path"], one["rows"]) for kind in ("preference", "judged", "text") for one in MANIFEST[kind]]
 # Files of which not every row can be taken, and why; the rows of the others are kept to the last.
 DROPPED = {
-    "preference/ultrafeedback_clean.jsonl": {"preference.same_answers": 4},
-    "preference/ultrafeedback_label_flip_20.jsonl": {"preference.same_answers": 4},
+    "preference/rasbt_preference.json": {"preference.same_answers": 6},
+    "preference/ultrafeedback_clean.jsonl": {"preference.same_answers": 4, "complete.empty_answer": 1},
+    "preference/ultrafeedback_label_flip_20.jsonl": {"preference.same_answers": 4, "complete.empty_answer": 1},
 }
 
 

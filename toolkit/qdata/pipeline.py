@@ -170,7 +170,7 @@ def _settled(recipe: DataRecipe, kind: str) -> DataRecipe:
     too_long = recipe.too_long or form.too_long
     if why := form.refused(loss=recipe.loss, too_long=too_long, pack=recipe.pack):
         raise QdataError(why)
-    return dataclasses.replace(recipe, too_long=too_long)
+    return dataclasses.replace(recipe, too_long=too_long, loss=form.loss or recipe.loss)
 
 
 _AS_CHAT = {

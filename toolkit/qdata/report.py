@@ -260,9 +260,10 @@ def _lengths(console: Console, manifest: dict[str, Any]) -> None:
             highlight=False,
         )
     if manifest["too_long_answers"]:
+        answers = f"{manifest['too_long_answers']:,} answers of " if manifest["kind"] == "chat" else ""
         console.print(
-            f"[yellow]max_length {manifest['max_length']:,}: {manifest['too_long_answers']:,} answers of "
-            f"{manifest['too_long_conversations']:,} {_UNITS[manifest['kind']]} are dropped[/]",
+            f"[yellow]max_length {manifest['max_length']:,}: {answers}{manifest['too_long_conversations']:,} "
+            f"{_UNITS[manifest['kind']]} are dropped[/]",
             highlight=False,
         )
     shares = [(int(n), share) for n, share in manifest["lost_beyond"].items() if 0 < share < 0.5]

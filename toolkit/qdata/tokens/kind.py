@@ -58,6 +58,7 @@ class Kind(ABC):
     """One kind of rows. Every sample of its token tables trains something; see the methods for what may differ."""
 
     too_long: ClassVar[Literal["drop", "split"]] = "drop"  # what becomes of longer samples where nobody says
+    loss: ClassVar[Literal["whole"] | None] = None  # what is trained, where there is nothing to choose
     untrained: ClassVar[str] = "loss.nothing_trained"  # why a row has no sample
 
     def refused(self, *, loss: str, too_long: str, pack: int | None) -> str | None:

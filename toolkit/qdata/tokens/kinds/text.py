@@ -24,6 +24,7 @@ class Text(Kind):
     """A sample is a document, one trained piece; a long one is split at token boundaries, which is a view too."""
 
     too_long: ClassVar[Literal["drop", "split"]] = "split"
+    loss: ClassVar[Literal["whole"] | None] = "whole"
 
     def refused(self, *, loss: str, too_long: str, pack: int | None) -> str | None:
         """What is said of turns."""
