@@ -100,6 +100,12 @@ def test_a_block_of_a_long_document_is_missed(block: int, small: Path) -> None:
     assert faults(change, schema.TOKENS, "sampled", sample=long - 1).keys() == {"document"}
 
 
+def test_a_sample_finds_a_lost_end(small: Path) -> None:
+    """Documents that are no longer than allowed are looked at whole, though not all of them."""
+    build(small, DOCUMENTS[5:15], max_length=1000)
+    assert faults(lambda rows: [without(row, -1) for row in rows], schema.TOKENS, sample=2) == {"document": 2}
+
+
 def shorter(column: str) -> Change:
     """Takes a column's last token away."""
     return lambda rows: rows[0].update({column: rows[0][column][:-1]})

@@ -64,10 +64,11 @@ class Documents:
             self._result.fail("not trained", f"{place(name)}: the document is in no shard")
             return
         self._result.answers += 1
-        limit = self._manifest["max_length"]
-        if self._manifest["too_long"] == "truncate" and limit and len(wanted) > limit:
+        limit, policy = self._manifest["max_length"], self._manifest["too_long"]
+        is_long = limit and len(wanted) > limit
+        if is_long and policy == "truncate":
             wanted = wanted[:limit]
-        elif self._manifest["too_long"] == "split" and not complete:
+        elif is_long and policy == "split" and not complete:
             array = np.array(wanted, np.int32).tobytes()
             for block in blocks:
                 if not _holds(array, np.array(block, np.int32).tobytes()):
