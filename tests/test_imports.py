@@ -128,9 +128,13 @@ def test_qdata_never_imports_qtrain() -> None:
 
 
 def test_the_proof_is_independent() -> None:
-    """verify imports neither render nor tokenize, so that it cannot share their mistakes."""
-    seen = imports_of(ROOT / "qdata" / "tokens" / "verify.py")
-    assert not {name for name in seen if below(name, "qdata.tokens.render", "qdata.tokens.tokenize")}
+    """verify and the proofs import neither render nor tokenize, so that they cannot share their mistakes."""
+    made_by = [
+        f"qdata.tokens.{name}" for name in ("render", "tokenize", "kind", "kinds", "answers", "layout", "samples")
+    ]
+    proofs = [file for file in files("qdata.tokens") if file.stem.startswith(("verify", "proof", "serving"))]
+    assert len(proofs) == 7
+    assert not {(file.name, name) for file in proofs for name in imports_of(file) if below(name, *made_by)}
 
 
 @pytest.mark.parametrize("command", [[], ["convert"], ["dedup"], ["render"], ["fetch"], ["report"]], ids=" ".join)

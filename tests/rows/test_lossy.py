@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -297,12 +298,18 @@ def test_chatml_is_written_letter_for_letter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(CHATS)))
-def test_render_takes_chats_only(name: str, qwen2: Path) -> None:
-    """The sample of every other kind is refused in one sentence, before anything is made."""
-    recipe = DataRecipe(sources=tuple(write(FORMATS[name].sample)), tokenizer=str(qwen2))
-    with pytest.raises(QdataError, match=rf"^in.jsonl: .* \({name}\) cannot be rendered yet, only conversations\."):
+def test_render_takes_one_kind_at_a_time(name: str, qwen2: Path) -> None:
+    """The sample of every other kind beside a chat is refused, both files named; alone it makes shards of its kind."""
+    (one,) = write(FORMATS[name].sample)
+    Path("chat.jsonl").write_text(json.dumps(FORMATS["messages"].sample[0]) + "\n", encoding="utf-8")
+    recipe = DataRecipe(sources=(one, Source(path="chat.jsonl")), tokenizer=str(qwen2))
+    wanted = rf"^in.jsonl: .* \({name}\); chat.jsonl: conversations \(messages\). .*build each by itself"
+    with pytest.raises(QdataError, match=wanted) as refused:
         pipeline.build(recipe, Path("shards"))
+    kind = kinds.kind(FORMATS[name])
+    assert ("--to messages --lossy" in str(refused.value)) == (kind in ("preference", "judged"))
     assert not Path("shards").exists()
+    assert pipeline.build(replace(recipe, sources=(one,)), Path("shards"))["kind"] == kind
 
 
 def test_a_rendering_beside_a_conversation_is_no_document() -> None:

@@ -13,10 +13,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from qdata import pipeline
 from qdata.convert import convert
 from qdata.errors import QdataError
-from qdata.recipe import DataRecipe, Source
+from qdata.recipe import Source
 from qdata.rows import source
 from qdata.rows.detect import detect
 from qdata.rows.load import load
@@ -106,15 +105,6 @@ def test_bad_answers_are_never_chat(one: dict[str, Any], real_data: Path) -> Non
     good = [row["messages"] for row in said(path, one["dialect"]) if row["label"]]
     assert len(good) == one["good"]
     assert [row["messages"] for row in chat] == good
-
-
-@pytest.mark.parametrize("one", PREFERENCE + JUDGED + TEXT, ids=by_path)
-def test_they_are_not_rendered(one: dict[str, Any], real_data: Path, qwen2: Path) -> None:
-    """One sentence names the file, what its rows are and the dialect; nothing is made."""
-    recipe = DataRecipe(sources=(Source(path=str(real_data / one["path"])),), tokenizer=str(qwen2))
-    with pytest.raises(QdataError, match=rf"{one['path']}: .* \({one['dialect']}\) cannot be rendered yet"):
-        pipeline.build(recipe, Path("shards"))
-    assert not Path("shards").exists()
 
 
 @pytest.mark.parametrize("one", DIALOGUE, ids=by_path)

@@ -359,8 +359,17 @@ def test_an_empty_list_of_calls_is_no_answer() -> None:
 def test_complete_lets_other_shapes_pass() -> None:
     """Preference pairs and pretraining text have no answer in `messages`."""
     assert reasons([turn("user", "q")], chosen=[turn("assistant", "a")], rejected=[turn("assistant", "b")]) == [None]
+    assert reasons([turn("user", "q")], chosen=[turn("assistant", "a")], rejected=[turn("assistant", "")]) == [None]
     assert reasons(None, text="t") == [None]
     assert reasons(None, drop="read.bad") == ["read.bad"]
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t", "\u3000"])
+def test_complete_drops_blank_documents_and_chosen_answers(blank: str) -> None:
+    """There is nothing to learn from them but silence."""
+    question, chosen, rejected = turn("user", "q"), turn("assistant", blank), turn("assistant", "b")
+    assert reasons([question], chosen=[chosen], rejected=[rejected]) == ["complete.empty_answer"]
+    assert reasons(None, text=blank) == ["complete.empty_text"]
 
 
 @pytest.mark.parametrize("blank", [" ", "\n", "\t", "\r\n", "\u3000", "\u00a0", "\u2028", " \n "])

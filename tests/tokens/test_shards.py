@@ -21,6 +21,7 @@ from qdata import pipeline, schema
 from qdata.errors import QdataError
 from qdata.recipe import DataRecipe, Source
 from qdata.tokens import pack, shards
+from qdata.tokens.layout import Packed
 from qdata.tokens.samples import samples_of
 from qdata.tokens.tokenize import TABLE
 
@@ -179,7 +180,9 @@ def test_labels_are_what_the_loss_policy_says(loss: str, monkeypatch: pytest.Mon
             patch.setattr(shards, "SHARD_TOKENS", shard_tokens)
             patch.setattr(shards, "BATCH_ROWS", batch_rows)
             sources = pa.array(["s"] * len(names))
-            written, places = shards.write_split(samples, bins, pa.array(names), sources, Path(folder), "train")
+            written, places = shards.write_split(
+                samples, bins, pa.array(names), sources, Path(folder), "train", Packed()
+            )
             rows = [
                 row
                 for shard in written

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from qdata import decide, manifest, schema
 from qdata.errors import QdataError
-from qdata.part import Done
+from qdata.part import Done, kind_named
 from qdata.paths import file_sha256
 from qdata.recipe import DataRecipe
 from qdata.rows import ledger
-from qdata.tokens import fit, locate, pack, shards
-from qdata.tokens.samples import Samples, samples_of
+from qdata.tokens import locate, pack, shards
+from qdata.tokens.samples import Ints, Samples, samples_of
 
 if TYPE_CHECKING:
     from qdata.pipeline import Plan
@@ -33,7 +33,7 @@ def assemble(planned: Plan, done: Sequence[Done], folder: Path) -> dict[str, Any
 
     Raises QdataError when nothing is left to train.
     """
-    recipe = planned.recipe
+    recipe, kind = planned.recipe, kind_named(planned.kind)
     rows = _narrow(done)
     kept = rows.filter(pl.col("drop").is_null())
     per_part = [d.kept for d in done]
@@ -41,9 +41,9 @@ def assemble(planned: Plan, done: Sequence[Done], folder: Path) -> dict[str, Any
     tables = [d.tokens() for d in done]
     everything = samples_of(tables, bases, recipe.loss, recipe.expand)
     expanded = everything if recipe.expand else samples_of(tables, bases, recipe.loss)
-    fitted = fit.fit(everything, recipe.max_length, recipe.too_long)
-    _refuse_long(kept, everything, recipe)
-    gone = _gone(kept.height, everything, fitted.samples)
+    fitted = kind.fit(everything, recipe.max_length, str(recipe.too_long))
+    _refuse_long(kept, everything, kind.lengths(everything), recipe)
+    gone = _gone(kept.height, everything, fitted.samples, kind.untrained)
     decisions = _decided(done, kept, gone)
     fallen = kept.join(decisions, on="row", how="left", maintain_order="left")["drop_right"]
     stays = fallen.is_null().to_numpy()
@@ -51,6 +51,7 @@ def assemble(planned: Plan, done: Sequence[Done], folder: Path) -> dict[str, Any
     in_validation = _held_out(kept, stays, recipe)
     _write_conversations(done, decisions, folder / "conversations.parquet")
     row_ids, sources = (kept[c].to_arrow().cast(pa.string()) for c in ("row", "source"))
+    layout = kind.layout(kept["label"])
     splits: dict[str, Any] = {}
     places = []
     for split, wanted in zip(schema.SPLITS, (False, True), strict=True):
@@ -58,16 +59,17 @@ def assemble(planned: Plan, done: Sequence[Done], folder: Path) -> dict[str, Any
         if not len(mine.length):
             continue
         bins = _bins(mine.length, recipe)
-        written, where = shards.write_split(mine, bins, row_ids, sources, folder, split)
+        written, where = shards.write_split(mine, bins, row_ids, sources, folder, split, layout)
         places.append(where)
-        splits[split] = _split_facts(mine, bins, written, recipe.pack, sources.take(pa.array(mine.conversation)))
+        facts = _split_facts(mine, bins, written, recipe.pack, sources.take(pa.array(mine.conversation)))
+        splits[split] = facts | kind.counts(mine) | {"longest": int(kind.lengths(mine).max())}
     book = _ledger(rows, kept, gone, decisions, done, places)
     lengths = {
         "unexpanded_answers": int(expanded.piece_answers.sum() - everything.piece_answers.sum()),
         "too_long_answers": fitted.lost_answers,
         "too_long_conversations": fitted.lost_conversations,
         "cut_answers": fitted.cut_answers,
-        "lost_beyond": fit.lost(everything),
+        "lost_beyond": kind.lost(everything),
     }
     if "train" not in splits:
         reasons = ", ".join(f"{n} {why}" for why, n in ledger.sums(book)["dropped"].items()) or "all held out by val"
@@ -83,26 +85,26 @@ def assemble(planned: Plan, done: Sequence[Done], folder: Path) -> dict[str, Any
     return facts
 
 
-def _gone(kept: int, before: Samples, after: Samples) -> pl.DataFrame:
-    """The conversations that no sample is left of (`conversation`), and why (`late`)."""
+def _gone(kept: int, before: Samples, after: Samples, why: str) -> pl.DataFrame:
+    """The conversations that no sample is left of (`conversation`), and why (`late`): some had none."""
     everyone = np.arange(kept)
     untrained = np.setdiff1d(everyone, before.conversation)
     too_long = np.setdiff1d(before.conversation, after.conversation)
-    reasons = ["loss.nothing_trained"] * len(untrained) + ["max_length.too_long"] * len(too_long)
+    reasons = [why] * len(untrained) + ["max_length.too_long"] * len(too_long)
     return pl.DataFrame(
         {"conversation": np.concatenate([untrained, too_long]), "late": reasons},
         schema={"conversation": pl.Int64, "late": pl.String},
     )
 
 
-def _refuse_long(kept: pl.DataFrame, samples: Samples, recipe: DataRecipe) -> None:
+def _refuse_long(kept: pl.DataFrame, samples: Samples, lengths: Ints, recipe: DataRecipe) -> None:
     """Under `too_long = error`, raises QdataError that names the first rows that are too long."""
     if recipe.max_length is None or recipe.too_long != "error":
         return
-    long = np.flatnonzero(samples.length > recipe.max_length)
+    long = np.flatnonzero(lengths > recipe.max_length)
     if len(long):
         rows = kept["row"].gather(samples.conversation[long[:5]]).to_list()
-        shown = ", ".join(f"{row} ({n:,} tokens)" for row, n in zip(rows, samples.length[long[:5]], strict=True))
+        shown = ", ".join(f"{row} ({n:,} tokens)" for row, n in zip(rows, lengths[long[:5]], strict=True))
         raise QdataError(
             f"{len(long):,} samples are longer than {recipe.max_length:,} tokens: {shown}. "
             f"Raise --max-length, or say what becomes of them with --too-long"
@@ -111,7 +113,7 @@ def _refuse_long(kept: pl.DataFrame, samples: Samples, recipe: DataRecipe) -> No
 
 def _narrow(done: Sequence[Done]) -> pl.DataFrame:
     """What a global view needs of all conversations: little of each."""
-    columns = ["row", "content_hash", "source", "drop"]
+    columns = ["row", "content_hash", "source", "drop", "label"]
     narrow = [one.conversations(columns).with_columns(split=pl.lit(one.work.split)) for one in done]
     return pl.concat(narrow) if narrow else pl.DataFrame(schema={**schema.CONVERSATION, "split": pl.String})
 
@@ -189,7 +191,6 @@ def _split_facts(
         "conversations": len(np.unique(samples.conversation)),
         "tokens": int(lengths.sum()),
         "trained_tokens": int(samples.trained_length.sum()),
-        "longest": int(lengths.max()),
         **_growth(samples, sources),
         "fill": round(pack.fill(lengths, bins, packed), 6) if packed else None,
         "shards": [s._asdict() for s in written],

@@ -80,7 +80,7 @@ def convert(to: str, **options: Any) -> None:
 @click.option("--expand/--no-expand", default=True, show_default=True, help=help_of(DataRecipe, "expand"))
 @click.option("--specials", type=click.Choice(get_args(Specials)), default="text", show_default=True,
               help=help_of(DataRecipe, "specials"))  # fmt: skip
-@click.option("--too-long", type=click.Choice(get_args(TooLong)), default="drop", show_default=True,
+@click.option("--too-long", type=click.Choice(get_args(TooLong)),
               help=help_of(DataRecipe, "too_long"))  # fmt: skip
 @click.option("--max-length", type=click.IntRange(min=1), metavar="N", help=help_of(DataRecipe, "max_length"))
 @click.option("--pack", type=click.IntRange(min=1), metavar="N", help=help_of(DataRecipe, "pack"))

@@ -138,7 +138,7 @@ def show(shards: Path | None, row: str, split: str, as_json: bool) -> None:
     split = "validation" if split == "val" else split  # as render's --val calls it
     number, found = paint.row_of(directory, split, row)
     out = Console(soft_wrap=True)
-    sequences = list(zip(found["rows"], paint.tokens_of(found, directory), strict=True))
+    sequences = list(zip(paint.titles_of(found), paint.tokens_of(found, directory), strict=True))
     if as_json:
         click.echo(
             json.dumps([{"row": r, "tokens": [t._asdict() for t in ts]} for r, ts in sequences], ensure_ascii=False)

@@ -81,6 +81,7 @@ def of_build(
     recipe, template = planned.recipe, planned.template
     return {
         "command": "render",
+        "kind": planned.kind,
         "fingerprint": planned.fingerprint,
         **of_inputs(planned.inputs, done),
         "steps": steps_of(done),

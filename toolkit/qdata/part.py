@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pyarrow as pa
 
-from qdata import decide, schema
+from qdata import decide, plugin, schema
 from qdata.decide import GlobalStep
-from qdata.errors import QdataError, RefusedRowsError
+from qdata.errors import RefusedRowsError
 from qdata.paths import whole
-from qdata.rows import ledger, load, provenance
+from qdata.rows import formats, kinds, ledger, load, provenance
 from qdata.rows.draw import Draw
 from qdata.rows.parts import Bad, Part
 from qdata.rows.steps.placeholders import unfilled
 
-if TYPE_CHECKING:  # jinja2, which who makes no tokens need not load
-    from qdata.tokens.template import Template
+if TYPE_CHECKING:  # jinja2 and more, which who makes no tokens need not load
+    from qdata.tokens.kind import Kind, Rendering
 
 Step = Callable[[pl.LazyFrame], pl.LazyFrame]
 NAMED = 5  # rows that were set aside, by name; the others are counted
@@ -46,24 +46,6 @@ def code_sha256() -> str:
 
 
 @dataclass(frozen=True)
-class Rendering:
-    """How conversations become tokens: everything between text and token table that changes the outcome."""
-
-    template: Template
-    tokenizer: Path
-    tokenizer_sha256: str
-    think: str = "keep"
-    specials: str = "text"
-    split_over: int | None = None  # conversations longer than this many tokens are cut into several
-
-    @property
-    def facts(self) -> list[Any]:
-        """For the cache key."""
-        rest = [self.tokenizer_sha256, self.think, self.specials, self.split_over]
-        return [self.template.sha256, self.template.stop, dict(self.template.variables), *rest]
-
-
-@dataclass(frozen=True)
 class Work:
     """A part and everything that decides what becomes of it."""
 
@@ -73,7 +55,7 @@ class Work:
     rename: Mapping[str, str]
     steps: tuple[Step, ...]
     cache: Path
-    rendering: Rendering | None = None  # None: conversations only
+    rendering: Rendering | None = None  # None: rows only, no tokens
     character: str | None = None  # who answers, where the rows are talks of characters
     draw: Draw | None = None  # None: every row
     global_steps: tuple[GlobalStep, ...] = ()  # sketched here, decided where all parts are
@@ -163,7 +145,7 @@ def process(work: Work) -> Done:
         rendered = dict.fromkeys(("by_shape", "by_row", "controls", "emptied"), 0)
         refused: dict[str, str] = {}
         if work.rendering:
-            frame, rendered, refused = _rendered(frame, work.rendering, partial / "tokens.arrow")
+            frame, rendered, refused = _rendered(frame, work, work.rendering, partial / "tokens.arrow")
         kept = frame.filter(pl.col("drop").is_null())
         open_ones = unfilled(kept.lazy()).collect()
         both = itertools.zip_longest(((b.ordinal, b.reason) for b in bad), refused.items())  # some of each are named
@@ -200,12 +182,15 @@ def conversations(work: Work) -> tuple[pl.DataFrame, pl.DataFrame, list[Bad]]:
     return pl.concat([stepped, frame.filter(out)], how="diagonal_relaxed"), edits, sorted(loaded.bad)
 
 
-def _rendered(frame: pl.DataFrame, how: Rendering, file: Path) -> tuple[pl.DataFrame, dict[str, int], dict[str, str]]:
+def _rendered(
+    frame: pl.DataFrame, work: Work, how: Rendering, file: Path
+) -> tuple[pl.DataFrame, dict[str, int], dict[str, str]]:
     """Writes the token table of the rows that are kept; those that cannot be rendered are dropped, and told why."""
     refused: dict[str, str] = {}
+    kind = kind_of(work.dialect)
     while True:
         try:
-            facts = _tokens(frame.filter(pl.col("drop").is_null()), how, file)
+            facts = _tokens(frame.filter(pl.col("drop").is_null()), how, kind, file)
         except RefusedRowsError as error:
             refused |= error.rows
             reasons = {row: "render." + re.split(r"[:,\"']|\s\d", why)[0].strip() for row, why in error.rows.items()}
@@ -235,27 +220,23 @@ def _said(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select("row", hash="content_hash", text=schema.canonical_json())
 
 
-def _tokens(kept: pl.DataFrame, how: Rendering, file: Path) -> dict[str, int]:
-    from qdata.tokens import injection, split
-    from qdata.tokens.render import Rendered, render
-    from qdata.tokens.tokenize import load_encoder, tokenize, weights_of
+def kind_of(dialect: str) -> Kind:
+    """What the rows of a dialect are, and how tokens are made of them."""
+    return kind_named(kinds.kind(plugin.find(formats, dialect)))
 
-    encoder = load_encoder(how.tokenizer)
-    hidden, controls = (kept, 0) if how.specials == "keep" else injection.hide(kept, encoder.controls)
-    if controls and how.specials == "error":
-        row = str(kept.filter(injection.holds(encoder.controls))["row"][0])
-        raise QdataError(
-            f"{controls} rows hold control tokens as text, the first is {row}; --specials error refuses them. "
-            f"`--specials text` trains them as the text they are"
-        )
 
-    def table_of(frame: pl.DataFrame) -> tuple[Rendered, pa.Table]:
-        rendered = render(how.template, frame, how.think)
-        return rendered, tokenize(rendered.pieces, encoder, weights_of(frame), hidden=controls > 0)
+def kind_named(name: str) -> Kind:
+    """A kind of rows by its name in tokens/kinds/."""
+    from qdata.tokens import kinds as token_kinds
 
-    rendered, table = table_of(hidden)
-    if how.split_over:
-        table = split.split_long(table, hidden, how.split_over, lambda frame: table_of(frame)[1])
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    return {**{name: getattr(rendered, name) for name in ("by_shape", "by_row", "emptied")}, "controls": controls}
+    made: Kind = plugin.find(token_kinds, name)()
+    return made
+
+
+def _tokens(kept: pl.DataFrame, how: Rendering, kind: Kind, file: Path) -> dict[str, int]:
+    from qdata.tokens.tokenize import load_encoder
+
+    made = kind.make(kept, how, load_encoder(how.tokenizer))
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, made.table.schema) as writer:
+        writer.write_table(made.table)
+    return made.counts

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from qdata import aside, assemble, decide, plugin, report, schema
 from qdata.engine import local
 from qdata.errors import QdataError
-from qdata.part import NAMED, Rendering, Work, process
+from qdata.part import NAMED, Work, kind_named, process
 from qdata.paths import cache_dir, shown, whole
 from qdata.recipe import DataRecipe, Source
 from qdata.rows import catalog, detect, draw, formats, hints, kinds, provenance, source
@@ -30,6 +30,7 @@ from qdata.rows.draw import Draw
 from qdata.rows.parts import Part
 from qdata.stepping import global_steps, local_steps, refuse_unknown_scores
 from qdata.tokens import locate
+from qdata.tokens.kind import Rendering
 from qdata.tokens.template import Template, of_tokenizer, special_tokens
 
 Result = TypeVar("Result")
@@ -93,6 +94,11 @@ class Plan:
     tokenizer: locate.Located
 
     @property
+    def kind(self) -> str:
+        """What the rows are: chat, preference, judged or text."""
+        return kind_of(self.inputs)
+
+    @property
     def fingerprint(self) -> str:
         """Equal fingerprints mean equal shards."""
         view = {f.name: getattr(self.recipe, f.name) for f in dataclasses.fields(self.recipe)}
@@ -140,19 +146,32 @@ def plan(recipe: DataRecipe, base: Path = Path()) -> Plan:
         split_over=recipe.max_length if recipe.too_long == "split" else None,
     )
     inputs, works = works_of(recipe, base, cache, rendering)
-    _refuse_other_kinds(inputs)
-    return Plan(recipe, inputs, list(works), template, tokenizer)
+    return Plan(_settled(recipe, kind_of(inputs)), inputs, list(works), template, tokenizer)
 
 
-def _refuse_other_kinds(inputs: Sequence[Found]) -> None:
-    """Raises QdataError for rows that are no chat: as one, a rejected answer would be imitated, or a prompt trained."""
-    for found in inputs:
-        kind = kinds.kind(plugin.find(formats, found.detection.format))
-        if kind != "chat":
-            raise QdataError(
-                f"{shown(found.input.path)}: {kinds.WORDS[kind]} ({found.detection.format}) cannot be rendered yet, "
-                f"only conversations. {_AS_CHAT.get(kind, '')}".rstrip()
-            )
+def kind_of(inputs: Sequence[Found]) -> str:
+    """What the rows of all inputs are. Raises QdataError where they are not of one kind: no trainer takes two at once.
+
+    And a preference row taken as chat by accident would have its rejected answer imitated.
+    """
+    of_each = {kinds.kind(plugin.find(formats, found.detection.format)): found for found in reversed(inputs)}
+    if len(of_each) > 1:
+        told = "; ".join(
+            f"{shown(found.input.path)}: {kinds.WORDS[kind]} ({found.detection.format})"
+            for kind, found in reversed(of_each.items())
+        )
+        hints = [_AS_CHAT[kind] for kind in of_each if kind in _AS_CHAT and "chat" in of_each]
+        raise QdataError(" ".join([f"{told}. Shards hold rows of one kind: build each by itself.", *hints]))
+    return next(iter(of_each), "chat")
+
+
+def _settled(recipe: DataRecipe, kind: str) -> DataRecipe:
+    """The recipe with what its kind of rows decides. Raises QdataError for settings that mean nothing for them."""
+    form = kind_named(kind)
+    too_long = recipe.too_long or form.too_long
+    if why := form.refused(loss=recipe.loss, too_long=too_long, pack=recipe.pack):
+        raise QdataError(why)
+    return dataclasses.replace(recipe, too_long=too_long, loss=form.loss or recipe.loss)
 
 
 _AS_CHAT = {

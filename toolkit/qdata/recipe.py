@@ -91,7 +91,9 @@ class DataRecipe:
     expand: bool = option(True, "a sample for each set of turns whose serving prompts agree; else one per conversation")
     specials: Specials = option("text", "control tokens that stand in the data: made plain text, kept, or an error")
     max_length: int | None = option(None, "longest sample, in tokens")
-    too_long: TooLong = option("drop", "what becomes of longer samples")
+    too_long: TooLong | None = option(
+        None, "what becomes of longer samples; default: pretraining text is split, all else is dropped"
+    )
     pack: int | None = option(
         None, "pack samples into rows of at most this many tokens; max_length where none is given"
     )

@@ -187,16 +187,14 @@ def built(console: Console, manifest: dict[str, Any], output: Path) -> None:
         f"({tokenizer['sha256'][:8]})",
         highlight=False,
     )
-    table = Table(box=None, header_style="bold")
-    for column in ("split", "conversations", "samples", "rows", "tokens", "trained", "longest", "fill"):
-        table.add_column(column, justify="left" if column == "split" else "right")
-    for name, facts in manifest["splits"].items():
-        share = facts["trained_tokens"] / facts["tokens"]
-        counts = (f"{facts[c]:,}" for c in ("conversations", "samples", "rows", "tokens"))
-        filled = f"{facts['fill']:.2%}" if facts["fill"] is not None else "–"
-        table.add_row(name, *counts, f"{facts['trained_tokens']:,} ({share:.0%})", f"{facts['longest']:,}", filled)
-    console.print(table)
+    console.print(_splits(manifest))
     _lengths(console, manifest)
+    if manifest["kind"] == "preference":
+        console.print(
+            "preference pairs, for DPO; as chat, with the chosen answers: qdata convert FILE --to messages --lossy",
+            style="dim",
+            highlight=False,
+        )
     if manifest["controls"] and manifest["specials"] == "text":
         console.print(
             f"{manifest['controls']:,} rows hold control tokens such as <|im_end|> as text; they are trained as text "
@@ -211,6 +209,35 @@ def built(console: Console, manifest: dict[str, Any], output: Path) -> None:
             highlight=False,
         )
     console.print(f"[bold green]{escape(str(output))}[/]  (look: qdata show {escape(str(output))})", highlight=False)
+
+
+def _splits(manifest: dict[str, Any]) -> Table:
+    """A line for each split, with what there is to tell of this kind of rows."""
+    kind = manifest["kind"]
+    unit = _UNITS[kind]
+    sides = [name for name in next(iter(manifest["splits"].values())) if name.endswith("_tokens") and name in _SIDES]
+    counts = sides or ["samples", "rows", "tokens", "trained"]
+    table = Table(box=None, header_style="bold")
+    for column in (
+        "split",
+        unit,
+        *(_SIDES.get(name, name) for name in counts),
+        "longest",
+        *([] if sides else ["fill"]),
+    ):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    for name, facts in manifest["splits"].items():
+        share = facts["trained_tokens"] / facts["tokens"]
+        told = facts | {"trained": facts["trained_tokens"]}
+        cells = [f"{told[c]:,}" + (f" ({share:.0%})" if c == "trained" else "") for c in counts]
+        filled = f"{facts['fill']:.2%}" if facts["fill"] is not None else "–"
+        cells += [f"{facts['longest']:,}", *([] if sides else [filled])]
+        table.add_row(name, f"{facts['conversations']:,}", *cells)
+    return table
+
+
+_UNITS = {"chat": "conversations", "text": "documents", "preference": "pairs", "judged": "judged answers"}
+_SIDES = {f"{side}_tokens": f"{side} tokens" for side in ("prompt", "chosen", "rejected", "completion")}
 
 
 def _lengths(console: Console, manifest: dict[str, Any]) -> None:
@@ -237,14 +264,20 @@ def _lengths(console: Console, manifest: dict[str, Any]) -> None:
             highlight=False,
         )
     if manifest["too_long_answers"]:
+        answers = f"{manifest['too_long_answers']:,} answers of " if manifest["kind"] == "chat" else ""
         console.print(
-            f"[yellow]max_length {manifest['max_length']:,}: {manifest['too_long_answers']:,} answers of "
-            f"{manifest['too_long_conversations']:,} conversations are dropped[/]",
+            f"[yellow]max_length {manifest['max_length']:,}: {answers}{manifest['too_long_conversations']:,} "
+            f"{_UNITS[manifest['kind']]} are dropped[/]",
             highlight=False,
         )
     shares = [(int(n), share) for n, share in manifest["lost_beyond"].items() if 0 < share < 0.5]
-    if shares:
+    if shares and not (manifest["kind"] == "text" and manifest["too_long"] == "split"):
+        what = {"chat": "answer tokens", "text": "tokens"}.get(manifest["kind"], _UNITS[manifest["kind"]])
         told = ", ".join(f"{share:.1%} at {n:,}" for n, share in shares)
-        console.print(f"answer tokens beyond max_length: {told}", highlight=False)
+        console.print(f"{what} beyond max_length: {told}", highlight=False)
     if manifest["cut_answers"]:
-        console.print(f"[yellow]{manifest['cut_answers']:,} answers are cut and end without their stop token[/]")
+        what = "documents are cut and lack their end" if manifest["kind"] == "text" else _CUT
+        console.print(f"[yellow]{manifest['cut_answers']:,} {what}[/]")
+
+
+_CUT = "answers are cut and end without their stop token"

@@ -77,6 +77,20 @@ TOKENS = pa.schema(
 )
 
 
+# Preference pairs and judged answers, in TRL's own names. A trainer joins the prompt with each answer.
+_SIDES = {name: pa.field(name, pa.list_(pa.int32())) for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
+_FROM = [TOKENS.field("rows"), TOKENS.field("sources")]
+PREFERENCE = pa.schema([*_SIDES.values(), *_FROM])
+JUDGED = pa.schema(
+    [
+        _SIDES["prompt_ids"],
+        ("completion_ids", pa.list_(pa.int32())),
+        ("label", pa.bool_()),  # whether the answer was good
+        *_FROM,
+    ]
+)
+
+
 def tokens(*, weighted: bool) -> pa.Schema:
     """The schema of shards; `weights` (of each token in the loss) only where some weight is not 1."""
     return TOKENS.append(pa.field("weights", pa.list_(pa.float32()))) if weighted else TOKENS

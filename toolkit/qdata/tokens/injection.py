@@ -96,6 +96,28 @@ def _calls_unescaped() -> pl.Expr:
     return pl.col("messages").list.eval(pl.struct(fields))
 
 
+def guarded(frame: pl.DataFrame, controls: Controls, specials: str) -> tuple[pl.DataFrame, int]:
+    """A CONVERSATION frame with control tokens treated as `specials` says, and how many rows hold any that are hidden.
+
+    Raises QdataError under `error`, where there are any.
+    """
+    hidden, count = (frame, 0) if specials == "keep" else hide(frame, controls)
+    if not count:
+        return frame, 0
+    found = frame.filter(holds(controls))["row"]
+    if specials == "error":
+        raise refusal(found)
+    return hidden, found.n_unique()
+
+
+def refusal(rows: pl.Series) -> QdataError:
+    """Of rows (their ids) that hold control tokens as text."""
+    return QdataError(
+        f"{rows.n_unique()} rows hold control tokens as text, the first is {rows[0]}; --specials error refuses them. "
+        f"`--specials text` trains them as the text they are"
+    )
+
+
 def hide(frame: pl.DataFrame, controls: Controls) -> tuple[pl.DataFrame, int]:
     """A CONVERSATION frame with control tokens in texts hidden, and in how many rows there were any.
 

@@ -64,11 +64,29 @@ def _whereabouts(directory: Path, row: str) -> str:
     return f"row {row} is in {facts['shard']}, row {facts['index']}; pass --split {facts['shard'].split('/')[0]}"
 
 
+def titles_of(row: dict[str, Any]) -> list[str]:
+    """What stands above each of `tokens_of`: the row id, and of a pair or a judged answer which part of it."""
+    if "input_ids" in row:
+        return list(row["rows"])
+    verdict = {_JUDGED: " (good)" if row.get("label") else " (bad)"}
+    return [f"{row['rows'][0]} · {n.removesuffix('_ids')}{verdict.get(n, '')}" for n in _PARTS if n in row]
+
+
+_JUDGED = "completion_ids"
+_PARTS = ("prompt_ids", "chosen_ids", "rejected_ids", _JUDGED)
+
+
 def tokens_of(row: dict[str, Any], directory: Path) -> Iterator[list[Token]]:
-    """The tokens of each sequence packed into a row, in order."""
+    """The tokens of each sequence packed into a row, in order; of a pair, its prompt and its answers."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer" / "tokenizer.json"))
+    if "input_ids" not in row:
+        for name in _PARTS:
+            ids = row.get(name)
+            if ids is not None:
+                yield list(_tokens(ids, [shards.IGNORED] * len(ids) if name == "prompt_ids" else ids, tokenizer))
+        return
     start = 0
     for length in row["seq_lengths"]:
         ids, labels = (row[c][start : start + length] for c in ("input_ids", "labels"))

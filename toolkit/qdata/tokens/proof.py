@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qdata.schema import PLACEHOLDER
-from qdata.tokens.serving import Conversation, Served, Server
+from qdata.tokens.serving import Conversation, Messages, Served, Server
 
 KEPT_CASES = 20
 IGNORED = -100
@@ -33,8 +33,9 @@ _PLACEHOLDER = re.compile(PLACEHOLDER)
 class Result:
     """What was looked at, and every kind of thing found wrong, with the first cases spelt out."""
 
+    kind: str = "chat"  # of the rows
     sequences: int = 0
-    answers: int = 0
+    answers: int = 0  # trained ones that were met; of pretraining text, documents
     trained_tokens: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     cases: list[str] = field(default_factory=list)
@@ -161,18 +162,11 @@ class _Sequence:
 
     def _texts(self) -> None:
         """No placeholder nobody filled, no vendor's identity that the data did not ask for."""
-        messages = self.chat.messages
-        for number, message in enumerate(messages):
-            if found := _PLACEHOLDER.search(message["content"]):
-                self.fail("placeholder", f"message {number} still says {found[0]}")
         self.proof.result.parsed_by_servers += self.chat.forged
-        if messages[0]["role"] == "system":
-            self.proof.result.vendor_prompts += bool(_VENDOR.search(messages[0]["content"]))
         before = self._server.decode(self.tokens.ids[: self.tokens.stretches()[0][0]])
-        asked = [message["content"] for message in messages] + [self._manifest["template"]["default_system"] or ""]
-        found = _VENDOR.search(before)
-        if found and not any(found[0] in text for text in asked):
-            self.fail("vendor identity", f"{found[0]!r} in the prompt, which neither the data nor the default says")
+        self.proof.result.vendor_prompts += names_vendor(self.chat.messages)
+        for kind, case in wrong_texts(self.chat.messages, before, self._manifest["template"]["default_system"] or ""):
+            self.fail(kind, case)
 
     def _padding(self) -> None:
         pad = self.proof.padding
@@ -210,7 +204,7 @@ class _Sequence:
         answer = server.ids(match.answer)
         if said != answer and not self._cut(said, answer):
             what = f"message {match.turn} is not trained as answer + stop token"
-            self.fail("answer", _side_by_side(what, answer, said, start, server))
+            self.fail("answer", side_by_side(what, answer, said, start, server))
         elif len(said) < 2 and said == answer:
             self.fail("empty turn", f"message {match.turn} trains nothing but the stop token")
         self._weight(match.turn, start, stop)
@@ -235,7 +229,7 @@ class _Sequence:
             return f"token {start}: trained, but every answer of the conversation was met before"
         nearest = max(prompts, key=lambda prompt: _agreement(prompt, before))
         what = f"token {start}: trained, but no serving prompt ends here"
-        return _side_by_side(what, nearest, before, 0, self._server)
+        return side_by_side(what, nearest, before, 0, self._server)
 
     def _cut(self, said: list[int], answer: list[int]) -> bool:
         """Whether an answer was cut at max_length, as `too_long = truncate` says it may be."""
@@ -266,7 +260,7 @@ class _Sequence:
             stop = len(before) + len(said)
             if ids[:stop].tolist() != [*before, *said][: len(ids)]:
                 what = f"message {one.turn} does not stand as it is served"
-                self.fail("prompt", _side_by_side(what, [*before, *said], ids[:stop].tolist(), 0, server))
+                self.fail("prompt", side_by_side(what, [*before, *said], ids[:stop].tolist(), 0, server))
             self._weight(one.turn, len(before), stop)
             self.proof.meet(self.chat.row, one.turn)
         self._silent(first, history, text)
@@ -302,7 +296,23 @@ class _Sequence:
         return self.chat.candidates([turn for turn in self.chat.wanted if not self._met(turn)])
 
 
-def _side_by_side(what: str, served: list[int], trained: list[int], first: int, server: Server) -> str:
+def wrong_texts(messages: Messages, prompt: str, default_system: str) -> Iterator[tuple[str, str]]:
+    """Placeholders nobody filled, and a vendor's identity in the prompt that nobody asked for: failure and case."""
+    for number, message in enumerate(messages):
+        if found := _PLACEHOLDER.search(message["content"]):
+            yield "placeholder", f"message {number} still says {found[0]}"
+    asked = [message["content"] for message in messages] + [default_system]
+    found = _VENDOR.search(prompt)
+    if found and not any(found[0] in text for text in asked):
+        yield "vendor identity", f"{found[0]!r} in the prompt, which neither the data nor the default says"
+
+
+def names_vendor(messages: Messages) -> bool:
+    """Whether a system message of the data names the vendor."""
+    return messages[0]["role"] == "system" and bool(_VENDOR.search(messages[0]["content"]))
+
+
+def side_by_side(what: str, served: list[int], trained: list[int], first: int, server: Server) -> str:
     """Both token rows from a little before the first difference; `first` is the place of their first token."""
     at = _agreement(served, trained)
     lines = [f"{what}; from token {first + at} on:"]

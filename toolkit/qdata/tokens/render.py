@@ -12,7 +12,8 @@ answer would be another, tools and reasoning go row by row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -98,21 +99,28 @@ def split_at(sample: Sample, answer: int) -> tuple[Sample, Sample]:
     return sample[: answer + 1], [history, *sample[following:]]
 
 
-def render(template: Template, frame: pl.DataFrame, think: str = "none") -> Rendered:
+def render(
+    template: Template,
+    frame: pl.DataFrame,
+    think: str = "none",
+    of: Callable[..., list[Sample]] = pieces,
+    by: Sequence[str] = (),
+) -> Rendered:
     """The pieces of every conversation of a CONVERSATION frame, under a thinking policy.
 
+    `of` makes the samples of one conversation; `by` names more columns of the frame, whose values it takes by name.
     Raises RefusedRowsError when conversations cannot be rendered: it names the first of them, why, and how many.
     """
     _refuse_weights(frame)
     index = pl.int_range(pl.len(), dtype=pl.UInt32).alias("index")
-    indexed = frame.select(index, "row", "messages", "tools", _shape())
+    indexed = frame.select(index, "row", "messages", "tools", _shape(), *by)
     done: list[pl.DataFrame] = []
     by_shape = emptied = 0
     slow: list[pl.DataFrame] = []
-    for (shape,), group in indexed.group_by("shape", maintain_order=True):
+    for (shape, *values), group in indexed.group_by("shape", *by, maintain_order=True):
         plan = None
         if shape is not None and group.height >= WORTH_A_PLAN and template.transparent:
-            plan = _plan(template, str(shape), think)
+            plan = _plan(template, str(shape), think, partial(of, **dict(zip(by, values, strict=True))))
         if plan is None:
             slow.append(group)
             continue
@@ -121,7 +129,7 @@ def render(template: Template, frame: pl.DataFrame, think: str = "none") -> Rend
         slow.append(group.filter(~fits))
         by_shape += int(fits.sum())
     if any(group.height for group in slow):
-        rows, emptied = _by_row(template, pl.concat(slow).sort("index"), think)
+        rows, emptied = _by_row(template, pl.concat(slow).sort("index"), think, of, by)
         done.append(rows)
     out = pl.concat(done).sort("index", "sample", "piece") if done else pl.DataFrame(schema=PIECES)
     return Rendered(out, by_shape, frame.height - by_shape, emptied)
@@ -166,13 +174,13 @@ class _Plan(NamedTuple):
         return pl.all_horizontal(pl.col("index").is_not_null(), *(a.holds() for a in self.assumed)).alias("holds")
 
 
-def _plan(template: Template, shape: str, think: str) -> _Plan | None:
+def _plan(template: Template, shape: str, think: str, of: Callable[..., list[Sample]]) -> _Plan | None:
     """How conversations of this shape are put together, or None when the text itself matters."""
     assumed: list[Assumption] = []
     texts = {i: Probe.make(i, assumed) for i, letter in enumerate(shape) if letter.islower()}
     messages = [{"role": _ROLES[letter.lower()], "content": texts.get(i, "")} for i, letter in enumerate(shape)]
     try:
-        samples = pieces(template, messages, None, think)
+        samples = of(template, messages, None, think)
     except (ObservedError, QdataError):
         return None  # a refusal is told of the row it is about
     planned, used = [], []
@@ -200,14 +208,16 @@ def _fill(plan: _Plan, group: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(done) if done else pl.DataFrame(schema=PIECES)
 
 
-def _by_row(template: Template, group: pl.DataFrame, think: str) -> tuple[pl.DataFrame, int]:
+def _by_row(
+    template: Template, group: pl.DataFrame, think: str, of: Callable[..., list[Sample]], by: Sequence[str]
+) -> tuple[pl.DataFrame, int]:
     columns: tuple[list[Any], ...] = ([], [], [], [], [])
     refused: dict[str, str] = {}
     emptied = 0
-    for index, row, messages, tools in group.select("index", "row", "messages", "tools").iter_rows():
+    for index, row, messages, tools, *values in group.select("index", "row", "messages", "tools", *by).iter_rows():
         try:
             said = plain(messages)
-            samples = pieces(template, said, tools_of(tools), think)
+            samples = of(template, said, tools_of(tools), think, **dict(zip(by, values, strict=True)))
             if think in thinking.REMOVES:
                 emptied += sum(thinking.emptied(m, thinking.without(m)) for m in said if m["role"] == "assistant")
         except QdataError as error:

@@ -86,10 +86,30 @@ class Server:
         numbers = {token["id"]: token["content"] for token in self._file["added_tokens"] if token["special"]}
         return Counter(numbers[one] for one in map(int, ids) if one in numbers)
 
-    def served(self, messages: Messages, tools: Any, turn: int, think: str) -> Served:
-        """The prompt of one assistant turn and the answer, under a thinking policy."""
+    def document(self, text: str, specials: str) -> list[int]:
+        """The ids of a document and of the end of text; under `text`, control tokens in it are text."""
+        if specials == "text" and any(token in text for token in self._added):
+            ids = self._plain.encode(text, add_special_tokens=False).ids
+        else:
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids, self._end]
+
+    @cached_property
+    def _end(self) -> int:
+        """The id of the end of text, by its name or as the tokenizer's eos token."""
+        return int(self.tokenizer.get_vocab().get("<|endoftext|>", self.tokenizer.eos_token_id))
+
+    def served(
+        self, messages: Messages, tools: Any, turn: int, think: str, beside: Sequence[dict[str, Any]] = ()
+    ) -> Served:
+        """The prompt of one assistant turn and the answer, under a thinking policy.
+
+        `beside`: messages to which the prompt belongs as much, so that under `keep` it is that of thinking where one of
+        them has reasoning.
+        """
         message = messages[turn]
-        thinking = {"keep": bool(_reasoning_of(message)), "none": None, "empty_masked": False}.get(think, True)
+        thinks = any(_reasoning_of(one) for one in (message, *beside))
+        thinking = {"keep": thinks, "none": None, "empty_masked": False}.get(think, True)
         prompt = self.text(messages[:turn], tools, prompt=True, thinking=thinking)
         if think == "strip" and not message.get("tool_calls"):
             return Served(turn, prompt, message["content"] + self.stop)

@@ -20,15 +20,15 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from qdata import schema
 from qdata.errors import QdataError
 from qdata.paths import file_sha256
+from qdata.tokens.layout import IGNORED as IGNORED
+from qdata.tokens.layout import Layout
 from qdata.tokens.pack import Bins
 from qdata.tokens.samples import Ints, Samples
 
 SHARD_TOKENS = 1 << 26  # 256 MiB of ids: far from the 2^31 elements that list<int32> offsets can address
 BATCH_ROWS = 10_000
-IGNORED = -100
 _DTYPES = {"float": "float32"}  # Arrow's name → the one datasets uses
 
 
@@ -43,15 +43,16 @@ class Shard(NamedTuple):
 
 
 def write_split(
-    samples: Samples, bins: Bins, rows: pa.Array, sources: pa.Array, folder: Path, split: str
+    samples: Samples, bins: Bins, rows: pa.Array, sources: pa.Array, folder: Path, split: str, layout: Layout
 ) -> tuple[list[Shard], pl.DataFrame]:
     """Writes `folder/split/` and returns its shards, and where each conversation went (conversation, shard, index).
 
-    `rows` and `sources` are the row ids and sources of all conversations. Each bin becomes one row.
+    `rows` and `sources` are the row ids and sources of all conversations. Each bin becomes one row, with the
+    columns of `layout`.
     """
     (folder / split).mkdir(parents=True)
     ordered = samples.take(bins.order)
-    columns = schema.tokens(weighted=bool(np.any(ordered.piece_weight[ordered.piece_trained] != 1)))
+    columns = layout.schema(ordered)
     trained_length = ordered.trained_length
     bin_tokens = np.add.reduceat(ordered.length, bins.offsets[:-1])
     cuts = _cuts(bin_tokens, SHARD_TOKENS)
@@ -61,7 +62,8 @@ def write_split(
         with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_stream(file, columns) as writer:
             for batch_start in range(start, stop, BATCH_ROWS):
                 batch_stop = min(batch_start + BATCH_ROWS, stop)
-                writer.write_batch(_batch(ordered, bins.offsets[batch_start : batch_stop + 1], rows, sources, columns))
+                offsets = bins.offsets[batch_start : batch_stop + 1]
+                writer.write_batch(_batch(ordered, offsets, rows, sources, layout, columns))
         inside = slice(bins.offsets[start], bins.offsets[stop])
         trained = int(trained_length[inside].sum())
         tokens = int(bin_tokens[start:stop].sum())
@@ -82,33 +84,20 @@ def _cuts(sizes: Ints, limit: int) -> list[int]:
     return [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(sizes)]
 
 
-def _batch(samples: Samples, offsets: Ints, rows: pa.Array, sources: pa.Array, columns: pa.Schema) -> pa.RecordBatch:
+def _batch(
+    samples: Samples, offsets: Ints, rows: pa.Array, sources: pa.Array, layout: Layout, columns: pa.Schema
+) -> pa.RecordBatch:
     part = samples.take(np.arange(offsets[0], offsets[-1]))
-    ids, trained, weights = part.copied()
-    begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(part.length)])
-    sequences = (offsets - offsets[0]).astype(np.int32)
-    token_offsets, which = pa.array(begins[sequences].astype(np.int32)), pa.array(part.conversation)
-    labels = np.where(trained, ids, np.int32(IGNORED))
-    lists = {
-        "input_ids": (token_offsets, pa.array(ids)),
-        "labels": (token_offsets, pa.array(labels)),
-        "seq_lengths": (pa.array(sequences), pa.array(part.length.astype(np.int32))),
-        "rows": (pa.array(sequences), rows.take(which)),
-        "sources": (pa.array(sequences), sources.take(which)),
-        "weights": (token_offsets, pa.array(weights)),
-    }
-    return pa.record_batch([pa.ListArray.from_arrays(*lists[name]) for name in columns.names], schema=columns)
+    sequences = offsets - offsets[0]
+    of_row, which = pa.array(sequences.astype(np.int32)), pa.array(part.conversation)
+    made = layout.columns(part, sequences)
+    made |= {n: pa.ListArray.from_arrays(of_row, c.take(which)) for n, c in (("rows", rows), ("sources", sources))}
+    return pa.record_batch([made[name] for name in columns.names], schema=columns)
 
 
 def _describe(folder: Path, split: str, shards: list[Shard], columns: pa.Schema) -> None:
     """The two JSON files `datasets` wants beside the Arrow files."""
-    features = {
-        field.name: {
-            "feature": {"dtype": _DTYPES.get(str(field.type.value_type), str(field.type.value_type)), "_type": "Value"},
-            "_type": "List",
-        }
-        for field in columns
-    }
+    features = {field.name: _feature(field.type) for field in columns}
     state: dict[str, Any] = {
         "_data_files": [{"filename": Path(shard.name).name} for shard in shards],
         "_fingerprint": hashlib.sha256("".join(s.sha256 for s in shards).encode()).hexdigest()[:16],
@@ -120,6 +109,12 @@ def _describe(folder: Path, split: str, shards: list[Shard], columns: pa.Schema)
     }
     write_json(folder / "dataset_info.json", {"features": features})
     write_json(folder / "state.json", state)
+
+
+def _feature(dtype: pa.DataType) -> dict[str, Any]:
+    if pa.types.is_list(dtype):
+        return {"feature": _feature(dtype.value_type), "_type": "List"}
+    return {"dtype": _DTYPES.get(str(dtype), str(dtype)), "_type": "Value"}
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -77,15 +77,21 @@ def as_history(template: Template, messages: Sequence[Mapping[str, Any]], tools:
 
 
 def served(
-    template: Template, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None, turn: int, think: str
+    template: Template,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Any] | None,
+    turn: int,
+    think: str,
+    on: bool | None = None,
 ) -> tuple[str, str]:
     """The prompt a server builds for a turn under a policy, and the answer it is to be trained to give.
 
+    `on`: under `keep`, whether thinking is on when served; default: where the turn has reasoning.
     Raises QdataError when the template writes the turn differently from how that prompt ends.
     """
     mode: bool | None = None
     if think == "keep":
-        mode = thinks(messages[turn])
+        mode = thinks(messages[turn]) if on is None else on
     elif think != "none":
         mode = think != "empty_masked"
     prompt = template.render(messages[:turn], tools, add_generation_prompt=True, enable_thinking=mode)

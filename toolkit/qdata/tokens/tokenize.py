@@ -75,12 +75,16 @@ class Encoder:
         plain = lambda part: list(self._plain.encode(part, add_special_tokens=False).ids)  # noqa: E731
         return np.array(self.controls.encode(text, plain, self.id_of), np.int32)
 
-    def encode(self, texts: list[str]) -> tuple[Ids, Offsets]:
-        """The ids of all texts in one int32 array, and the len(texts) + 1 offsets of each text in it."""
+    def encode(self, texts: list[str], *, plain: bool = False) -> tuple[Ids, Offsets]:
+        """The ids of all texts in one int32 array, and the len(texts) + 1 offsets of each text in it.
+
+        `plain`: control tokens in the texts are text like any other.
+        """
+        tokenizer = self._plain if plain else self._tokenizer
         flat: list[Ids] = []
         lengths = np.zeros(len(texts) + 1, np.int64)
         for start in range(0, len(texts), BATCH):
-            batch = self._tokenizer.encode_batch_fast(texts[start : start + BATCH], add_special_tokens=False)
+            batch = tokenizer.encode_batch_fast(texts[start : start + BATCH], add_special_tokens=False)
             ids = [np.array(encoding.ids, np.int32) for encoding in batch]
             lengths[start + 1 : start + 1 + len(ids)] = [len(i) for i in ids]
             flat += ids
@@ -107,7 +111,7 @@ def tokenize(
     hidden in texts (injection.py).
     """
     pieces = _as_served(pieces, encoder)
-    ids, offsets = _encode_distinct(pieces["text"], encoder, hidden)
+    ids, offsets = encode_distinct(pieces["text"], encoder, hidden)
     first = (pieces["piece"] == 0).to_numpy()
     starts = np.flatnonzero(first)  # piece number at which each sample begins
     counts = np.diff(np.append(starts, pieces.height))
@@ -142,7 +146,7 @@ def weights_of(frame: pl.DataFrame) -> pl.DataFrame:
     return turns.explode("weight", "turn").filter(pl.col("weight").is_not_null()).select("index", "turn", "weight")
 
 
-def _encode_distinct(texts: pl.Series, encoder: Encoder, hidden: bool) -> tuple[Ids, Offsets]:
+def encode_distinct(texts: pl.Series, encoder: Encoder, hidden: bool) -> tuple[Ids, Offsets]:
     """Like `encoder.encode`, but a text that occurs often (the newline after every stop token) is encoded once."""
     distinct = texts.unique(maintain_order=True)
     where = texts.to_frame("t").join(

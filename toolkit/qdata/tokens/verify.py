@@ -1,31 +1,30 @@
 """The independent proof that training equals serving, of shards, and of models that were trained on them.
 
 Nothing of render.py or tokenize.py is used here, not even by way of others. The conversations, the tokenizer and the
-template that lie in a shard folder are what serving.py builds prompts from, and proof.py holds the tokens against them.
-Of a saved model it is proven that it would be served with that very tokenizer and template, and would stop.
+template that lie in a shard folder are what serving.py builds prompts from, and proof_*.py hold the tokens of each
+kind of rows against them. Of a saved model it is proven that it would be served with that very tokenizer and template,
+and would stop.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from rich.console import Console
 from rich.progress import track
 
 from qdata.errors import QdataError
 from qdata.paths import file_sha256
-from qdata.tokens import saved, shards
-from qdata.tokens.proof import Proof, Result, Tokens
+from qdata.tokens import proof_answers, proof_chat, proof_text, saved, shards
+from qdata.tokens.proof import Result
 from qdata.tokens.serving import Server
 
 SHOWN = 6  # cases in the report for a person
-_LINES = (".jsonl", ".ndjson")
 
 
 def verify(
@@ -90,19 +89,38 @@ def _prove(
     console: Console | None,
     result: Result,
 ) -> None:
-    proof = Proof(Server(served_by, manifest["template"]["stop"]), manifest, result)
+    server = Server(served_by, manifest["template"]["stop"])
+    result.kind = manifest.get("kind", "chat")
+    prover = _PROVERS[result.kind](server, manifest, result)
     total = sum(min(split["rows"], sample or split["rows"]) for split in manifest["splits"].values())
-    rows = _rows(directory, manifest, sample, seed, result)
+    rows = _rows(directory, manifest, prover.columns, sample, seed)
     quiet = console or Console(quiet=True)
-    for sequences in track(rows, "verifying", total, console=quiet, transient=True):
-        for tokens, conversation in sequences:
-            try:
-                proof.sequence(tokens, conversation)
-            except Exception as error:  # a template may refuse a row in its own words
-                result.fail("unreadable", f"{tokens.place}: {type(error).__name__}: {str(error)[:300]}")
-    _ledger(directory, result)
-    if sample is None:
-        _complete(directory, manifest, proof)
+    for row, where, conversations in track(rows, "verifying", total, console=quiet, transient=True):
+        prover.row(row, where, conversations)
+    _ledger(directory, manifest, result)
+    prover.close(directory, complete=sample is None)
+
+
+class _Prover(Protocol):
+    """What holds the rows of one kind against their source."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns of conversations.parquet that `row` needs."""
+
+    def row(self, row: pa.RecordBatch, where: str, conversations: Mapping[str, Any]) -> None:
+        """Looks at a row of a shard (a batch of one)."""
+
+    def close(self, directory: Path, *, complete: bool) -> None:
+        """After the last row; `complete`: all rows were looked at."""
+
+
+_PROVERS: dict[str, Callable[[Server, Mapping[str, Any], Result], _Prover]] = {
+    "chat": proof_chat.Chats,
+    "text": proof_text.Documents,
+    "preference": proof_answers.Pairs,
+    "judged": proof_answers.Judged,
+}
 
 
 def _files(directory: Path, manifest: dict[str, Any], result: Result) -> None:
@@ -119,14 +137,11 @@ def _files(directory: Path, manifest: dict[str, Any], result: Result) -> None:
             result.fail("changed file", f"{directory / name} is not the one that the manifest speaks of")
 
 
-Found = list[tuple[Tokens, dict[str, Any]]]
-
-
-def _rows(directory: Path, manifest: dict[str, Any], sample: int | None, seed: int, result: Result) -> Iterator[Found]:
-    """The sequences of each row that is looked at, with their conversations."""
-    texts = pl.scan_parquet(directory / "conversations.parquet", glob=False).select(
-        "row", "messages", "tools", "drop", "think"
-    )
+def _rows(
+    directory: Path, manifest: dict[str, Any], columns: Sequence[str], sample: int | None, seed: int
+) -> Iterator[tuple[pa.RecordBatch, str, dict[str, Any]]]:
+    """Each row that is looked at (a batch of one), its place, and by id the conversations that may be in it."""
+    texts = pl.scan_parquet(directory / "conversations.parquet", glob=False).select("row", "drop", *columns)
     for split, facts in manifest["splits"].items():
         chosen = None
         if sample is not None and sample < facts["rows"]:
@@ -138,80 +153,22 @@ def _rows(directory: Path, manifest: dict[str, Any], sample: int | None, seed: i
             found = texts.filter(pl.col("row").is_in(list(names))).collect()
             conversations = {one["row"]: one for one in found.iter_rows(named=True)}
             for i in wanted:
-                yield _sequences(batch.slice(i, 1), f"{split} row {first + i}", manifest["pack"], conversations, result)
+                yield batch.slice(i, 1), f"{split} row {first + i}", conversations
             first += batch.num_rows
 
 
-def _sequences(row: Any, where: str, pack: int | None, conversations: dict[str, Any], result: Result) -> Found:
-    """A row of a shard (a batch of one) cut into its sequences."""
-    ids, labels = (row[column][0].values.to_numpy() for column in ("input_ids", "labels"))
-    weights = row["weights"][0].values.to_numpy() if "weights" in row.schema.names else None
-    lengths, names = row["seq_lengths"][0].as_py(), row["rows"][0].as_py()
-    if sum(lengths) != len(ids) or len(ids) != len(labels) or len(lengths) != len(names):
-        told = f"seq_lengths {lengths} for {len(ids)} ids, {len(labels)} labels, {len(names)} row ids"
-        result.fail("lengths", f"{where}: {told}")
-        return []
-    if pack and len(ids) > pack:
-        result.fail("lengths", f"{where}: {len(ids)} tokens in a row of {pack}")
-    out, start = [], 0
-    for name, length in zip(names, lengths, strict=True):
-        part = slice(start, start := start + length)
-        place = _place(name, where)
-        conversation = conversations.get(name)
-        if conversation is None or conversation["drop"] is not None:
-            result.sequences += 1
-            result.fail("dropped row", f"{place}: not among the kept conversations")
-            continue
-        out.append((Tokens(place, ids[part], labels[part], None if weights is None else weights[part]), conversation))
-    return out
-
-
-def _place(row: str, where: str = "") -> str:
-    """`muice/train.jsonl#812 (line 812; train row 3)`: the id of a row, in words, and where it went."""
-    file, _, ordinal = row.rpartition("#")
-    plain = re.sub(r"\.(gz|zst|bz2|xz)$", "", file)
-    told = [f"{'line' if plain.endswith(_LINES) else 'row'} {ordinal}", *([where] if where else [])]
-    return f"{row} ({'; '.join(told)})"
-
-
-def _ledger(directory: Path, result: Result) -> None:
-    """Every row of the conversations has one line, and kept lines name a place that exists."""
+def _ledger(directory: Path, manifest: dict[str, Any], result: Result) -> None:
+    """Every row of the conversations has one line, kept lines name a place that exists, and the sums close."""
     book = pl.read_parquet(directory / "ledger.parquet", glob=False)
     rows = pl.read_parquet(directory / "conversations.parquet", glob=False, columns=["row"])["row"]
     if book.height != rows.len() or not book["row"].equals(rows, check_names=False):
         result.fail("ledger", f"{book.height:,} lines for {rows.len():,} rows, or in another order")
+    told, dropped = manifest["rows"], int((book["action"] == "dropped").sum())
+    if (told["in"], told["kept"], sum(told["dropped"].values())) != (book.height, book.height - dropped, dropped):
+        result.fail("ledger", f"{book.height:,} lines, {dropped:,} of them dropped; the manifest says {told}")
     lost = book.filter((pl.col("action") != "dropped") & pl.col("shard").is_null())
     for name in lost["row"].head(5):
         result.fail("ledger", f"{name} is said to be kept, but went to no shard")
-
-
-def _complete(directory: Path, manifest: dict[str, Any], proof: Proof) -> None:
-    """Each answer that should be trained was met exactly once (a proof takes each only once), or had a reason."""
-    kept = pl.read_parquet(directory / "ledger.parquet", glob=False).filter(pl.col("action") != "dropped").select("row")
-    texts = pl.read_parquet(
-        directory / "conversations.parquet", glob=False, columns=["row", "messages", "tools", "think"]
-    )
-    server, limit = proof.server, manifest["max_length"]
-    for row in texts.join(kept, on="row", how="semi").iter_rows(named=True):
-        if ("prompt", row["row"]) in proof.told:
-            continue  # it is there, and was told to be wrong
-        chat = proof.conversation(row)
-        missing = [turn for turn in chat.wanted if not proof.met(chat.row, turn)]
-        if not manifest["expand"]:
-            there = [chat.served(turn) for turn in chat.wanted if proof.met(chat.row, turn)]
-            missing = [turn for turn in missing if _would_go_with(chat.served(turn), there)]
-        if not missing:
-            continue
-        # Turns of one sample go together when it is too long: the last missing one tells its length.
-        served = chat.served(missing[-1])
-        if not limit or len(server.ids(served.prompt)) + len(server.ids(served.answer)) <= limit:
-            proof.fail("not trained", f"{_place(chat.row)}: message {missing[-1]} is in no shard")
-
-
-def _would_go_with(one: Any, there: list[Any]) -> bool:
-    """Whether a turn could stand in the one sample with the turns that are there."""
-    texts = sorted([*there, one], key=lambda served: served.turn)
-    return all(after.prompt.startswith(before.prompt + before.answer) for before, after in itertools.pairwise(texts))
 
 
 def report(result: Result, console: Console) -> None:
@@ -219,10 +176,9 @@ def report(result: Result, console: Console) -> None:
     for model in result.models:
         console.print(f"{model}: its template, tokenizer and stop tokens", markup=False, highlight=False)
     if result.sequences:
-        console.print(
-            f"{result.sequences:,} sequences, {result.answers:,} answers, {result.trained_tokens:,} trained tokens",
-            highlight=False,
-        )
+        found = f"{result.answers:,} {_UNITS[result.kind]}, " if result.kind in _UNITS else ""
+        told = f"{result.sequences:,} {_SEQUENCES[result.kind]}, {found}{result.trained_tokens:,} trained tokens"
+        console.print(told, highlight=False)
     if result.parsed_by_servers:
         console.print(
             f"{result.parsed_by_servers:,} sequences hold control tokens as text, trained as text; a server that does "
@@ -241,10 +197,20 @@ def report(result: Result, console: Console) -> None:
         console.print(f"  … {len(result.cases) - SHOWN} more are told with --json", style="red", highlight=False)
     if result.failures:
         counts = ", ".join(f"{kind} {count:,}" for kind, count in result.failures.items())
-        console.print(f"[bold red]training is not serving:[/] {counts}", highlight=False)
+        wrong = "shards are not their texts" if result.kind == "text" else "training is not serving"
+        console.print(f"[bold red]{wrong}:[/] {counts}", highlight=False)
     elif result.sequences:
-        console.print(
-            "[bold green]training equals serving[/]: every prompt, answer and stop token agrees", highlight=False
-        )
+        console.print(_PROVEN[result.kind], highlight=False)
     else:
         console.print("[bold green]saved as it was trained[/]: template, tokenizer and stop agree", highlight=False)
+
+
+_SEQUENCES = {"chat": "sequences", "text": "sequences", "preference": "pairs", "judged": "judged answers"}
+_UNITS = {"chat": "answers", "text": "documents", "preference": "answers"}
+_SERVED = "[bold green]training equals serving[/]: every prompt, answer and stop token agrees"
+_PROVEN = {
+    "chat": _SERVED,
+    "preference": _SERVED,
+    "judged": _SERVED,
+    "text": "[bold green]the tokens are the texts[/]: every document and its end, whole and once",
+}

@@ -1,4 +1,4 @@
-"""Drops conversations with nothing to train on: no answer, or an answer that is empty."""
+"""Drops rows with nothing to train on: no answer, an answer that is empty, an empty document."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ import polars as pl
 class Complete:
     """Every conversation keeps at least one assistant turn, and no assistant turn is blank.
 
-    Preference pairs and pretraining text have their own shape and pass. Always the last step before rendering.
+    Of a preference pair the chosen answer is not blank (a rejected one may be); of pretraining text, the text. Always
+    the last step before rendering.
     """
 
     edits: ClassVar[bool] = False
 
     def __call__(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        """Reasons: `complete.no_answer`, `complete.empty_answer`."""
+        """Reasons: `complete.no_answer`, `complete.empty_answer`, `complete.empty_text`."""
         field = pl.element().struct.field
         answer = field("role") == "assistant"
         blank = field("content").fill_null("").str.strip_chars() == ""
         calls_nothing = field("tool_calls").fill_null("").str.contains(r"^\s*(\[\s*\])?\s*$")
         silent = answer & blank & calls_nothing
-        messages = pl.col("messages")
-        other = messages.is_null() | pl.col("chosen").is_not_null() | pl.col("text").is_not_null()
+        messages, chosen, text = pl.col("messages"), pl.col("chosen"), pl.col("text")
         reason = (
-            pl.when(other)
+            pl.when(text.is_not_null())
+            .then(pl.when(text.str.strip_chars() == "").then(pl.lit("complete.empty_text")))
+            .when(chosen.is_not_null())
+            .then(pl.when(chosen.list.eval(silent).list.any()).then(pl.lit("complete.empty_answer")))
+            .when(messages.is_null())
             .then(None)
             .when(~messages.list.eval(answer).list.any())
             .then(pl.lit("complete.no_answer"))
