@@ -44,13 +44,10 @@ class Shards:
         return self.path / "tokenizer"
 
 
-_KINDS = {"preference": "shards of preference pairs (DPO)", "judged": "shards of judged answers (KTO)"}
-
-
 def open_shards(path: Path) -> Shards:
     """Open the TOKENS directory `path`; nothing is read into memory.
 
-    Raises QdataError where it is incomplete, has no rows, holds placeholders nobody filled, or pairs.
+    Raises QdataError where it is incomplete, has no rows, or holds placeholders nobody filled.
     """
     from datasets import load_from_disk
 
@@ -59,12 +56,6 @@ def open_shards(path: Path) -> Shards:
         parts = load_from_disk(str(path))
     except FileNotFoundError as error:
         raise QdataError(f"{path}: no complete shards here ({error.filename or error} is missing)") from None
-    kind = manifest.get("kind", "chat")
-    if kind not in ("chat", "text"):
-        raise QdataError(
-            f"{path}: {_KINDS.get(kind, kind)}, which qtrain does not train on yet; TRL's own trainer reads their "
-            f"columns as they are"
-        )
     if unfilled := manifest.get("unfilled_placeholders"):
         names = ", ".join(f"{{{{{name}}}}}" for name in manifest.get("unfilled", ()))
         raise QdataError(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from qdata.errors import RefusedRowsError
+from qdata.errors import QdataError, RefusedRowsError
 from qdata.schema import MESSAGE
 
 POLICIES = ("keep", "text", "error")
