@@ -30,11 +30,15 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("chat_template_path", "eos_token", "pad_token"), _TEMPLATE),
     **dict.fromkeys(("padding_free", "pad_to_multiple_of", "group_by_length", "remove_unused_columns"), _BATCH),
     **dict.fromkeys(("completion_only_loss", "assistant_only_loss"), "what is trained stands in [data] loss"),
-    **dict.fromkeys(("label_names", "prediction_loss_only", "disable_tqdm", "save_only_model"), "not ours to change"),
+    **dict.fromkeys(("label_names", "prediction_loss_only", "disable_tqdm"), "not ours to change"),
     **dict.fromkeys(("do_train", "do_eval", "do_predict"), "a recipe trains; it evaluates where [data] has validation"),
     **dict.fromkeys(("output_dir", "run_name", "logging_dir"), _RUN),
     "model_init_kwargs": "the model is described in [model]",
-    "resume_from_checkpoint": "not on this road yet",
+    "resume_from_checkpoint": "qtrain goes on by itself, or with --resume [RUN]",
+    "restore_callback_states_from_checkpoint": "a run that goes on always restores them",
+    "ignore_data_skip": "a run that goes on reads every row once per epoch",
+    "auto_find_batch_size": "it would change what a step is; choose per_device_train_batch_size",
+    "logging_nan_inf_filter": "a loss that is no number stops the run",
     "warmup_ratio": "this TRL has one key for both: warmup_steps, where a value below 1 is a ratio of all steps",
 }
 """Keys of `[train]` that are known but not taken, and why."""
@@ -66,6 +70,9 @@ class Train:
 
     tuning: Literal["full", "lora"] = option("full", "train every weight, or low-rank adapters")
     lora: Lora = field(default_factory=Lora, metadata={"help": "the adapters, where tuning is lora"})
+    early_stopping_patience: int | None = option(
+        None, "stop after so many evaluations in a row without a lower eval_loss; final/ is then the best checkpoint"
+    )
     arguments: Mapping[str, Any] = field(default_factory=dict, metadata={"help": "fields of trl.SFTConfig, as given"})
 
 
@@ -152,7 +159,7 @@ def _train(table: Any, address: str, mistakes: list[str]) -> Train | None:
         return None
     before = len(mistakes)
     mistakes += [f"{address}.{key}: not taken here: {REFUSED[key]}" for key in table if key in REFUSED]
-    ours = {key: table[key] for key in ("tuning", "lora") if key in table}
+    ours = {key: table[key] for key in ("tuning", "lora", "early_stopping_patience") if key in table}
     train = structure(Train, ours, address, mistakes)
     theirs = {key: value for key, value in table.items() if key not in ours and key not in REFUSED}
     structure(_arguments(), theirs, address, mistakes)

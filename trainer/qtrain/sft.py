@@ -10,6 +10,7 @@ from trl import SFTConfig, SFTTrainer
 
 from qdata.errors import QdataError
 from qtrain.data import IGNORED, Batch
+from qtrain.exact import Exact, keep_best, refuse_order
 from qtrain.recipe import Train
 
 
@@ -36,14 +37,19 @@ def sft_arguments(train: Train, *, validation: bool) -> Any:
         "remove_unused_columns": False,
         "include_num_input_tokens_seen": "all",
         "disable_tqdm": True,
+        "logging_nan_inf_filter": False,  # it hides a loss that is no number; we stop at it
     }
+    given |= keep_best(given, train.early_stopping_patience)
+    refuse_order(str(given.get("train_sampling_strategy", "random")))
     try:
-        return SFTConfig(**{**defaults, **given, **fixed})
+        arguments = SFTConfig(**{**defaults, **given, **fixed})
     except (ValueError, TypeError) as error:
         raise QdataError(f"[train]: TRL does not take these arguments together: {error}") from None
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # a process has one GPU; --gpus N starts N of them
+    return arguments
 
 
-class ShardTrainer(SFTTrainer):  # type: ignore[misc]  # trl is not typed
+class ShardTrainer(Exact, SFTTrainer):  # type: ignore[misc]  # trl is not typed
     """SFTTrainer whose loss is Σ weight · nll ÷ Σ weight over all tokens trained in one optimiser step.
 
     Both sums run over every row of every accumulated batch of every process, so how the rows of a step are cut into
@@ -82,7 +88,8 @@ class ShardTrainer(SFTTrainer):  # type: ignore[misc]  # trl is not typed
         """One batch of an evaluation; its loss is counted with the weight of its tokens."""
         weight = _weights(inputs).sum().to(self.args.device)
         loss, logits, labels = super().prediction_step(model, inputs, *rest, **more)
-        self._evaluated = self._evaluated + torch.stack([loss * weight, weight])
+        # Nothing is trained in the spare row that evens out several processes: its mean is 0 / 0.
+        self._evaluated = self._evaluated + torch.stack([torch.where(weight > 0, loss * weight, 0.0), weight])
         return loss, logits, labels
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **more: Any) -> Any:
