@@ -74,7 +74,9 @@ def test_a_stopped_run_goes_on_by_itself_in_its_folder(project: Path, stop_at: A
         go(*UNEVEN)
     stop_at(0)
     again, said = go(*UNEVEN)
-    assert "it goes on at step 7 of 11. --fresh starts a new one" in said and len(list(Path("runs/small").iterdir())) == 2
+    assert (
+        "it goes on at step 7 of 11. --fresh starts a new one" in said and len(list(Path("runs/small").iterdir())) == 2
+    )
     assert weights(again) == weights(whole) and log(again) == log(whole)
     manifest = json.loads((again / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["resumed_at"] == [7] and manifest["result"]["steps"] == 11
@@ -89,7 +91,10 @@ def test_a_stopped_run_goes_on_by_itself_in_its_folder(project: Path, stop_at: A
 @pytest.mark.parametrize("step", [1, 3, 8, 11])
 @pytest.mark.parametrize(
     "how",
-    [("data.pack=64", *LORA), ("train.eval_strategy=epoch", "train.save_strategy=epoch", "train.logging_strategy=epoch")],
+    [
+        ("data.pack=64", *LORA),
+        ("train.eval_strategy=epoch", "train.save_strategy=epoch", "train.logging_strategy=epoch"),
+    ],
     ids=["packed, lora, dropout", "by epochs"],
 )
 @pytest.mark.slow
@@ -155,7 +160,9 @@ def test_a_killed_run_goes_on(project: Path, step: int, where: str, how: tuple[s
 def test_a_signal_has_an_exit_code_of_its_own(project: Path) -> None:
     text = Path("small.toml").read_text(encoding="utf-8").replace("max_steps = 4", "max_steps = 100000")
     Path("small.toml").write_text(text, encoding="utf-8")
-    process = subprocess.Popen(command("train.save_strategy=no", "train.eval_strategy=no"), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command("train.save_strategy=no", "train.eval_strategy=no"), stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     lines = iter(process.stderr)
     assert any("step 3/" in line for line in lines)
@@ -268,7 +275,12 @@ def test_nothing_to_go_on_with(project: Path) -> None:
 
 def test_the_best_checkpoint_is_the_final_model(project: Path) -> None:
     """Early stopping at a learning rate that makes it worse; the best checkpoint outlives save_total_limit."""
-    stopping = ("train.early_stopping_patience=2", "train.save_total_limit=1", "train.eval_steps=1")
+    stopping = (
+        "train.early_stopping_patience=2",
+        "train.save_total_limit=1",
+        "train.eval_steps=1",
+        "train.save_steps=1",
+    )
     run, said = go(*stopping, "train.max_steps=12", "train.learning_rate=0.3")
     result = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["result"]
     best, losses = result["best_step"], {e["step"]: e["eval_loss"] for e in log(run) if "eval_loss" in e}
@@ -277,3 +289,5 @@ def test_the_best_checkpoint_is_the_final_model(project: Path) -> None:
     assert weights(run) == (run / f"checkpoint-{best}" / "model.safetensors").read_bytes()
     with pytest.raises(QdataError, match="early_stopping_patience wants evaluations"):
         go("train.early_stopping_patience=2", "train.eval_strategy=no")
+    with pytest.raises(QdataError, match="leave save_strategy and save_steps out"):
+        go("train.early_stopping_patience=2", "train.eval_steps=1")

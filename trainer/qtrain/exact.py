@@ -242,18 +242,27 @@ class _Moments(TrainerCallback):  # type: ignore[misc]
 
 
 def keep_best(given: Mapping[str, Any], patience: int | None) -> dict[str, Any]:
-    """The arguments that early stopping needs beside `given`: the best checkpoint by eval_loss is kept, and is final/.
+    """The arguments beside `given` with which the best checkpoint by eval_loss is kept, and is what final/ holds.
 
-    Raises QdataError where there is nothing to evaluate by.
+    Early stopping asks for that, load_best_model_at_end too. Raises QdataError where there is nothing to evaluate by, or
+    an evaluation could find a best model that is not saved.
     """
-    if patience is None:
+    if patience is None and not given.get("load_best_model_at_end"):
         return {}
     strategy = str(given.get("eval_strategy", "no"))
     if strategy == "no":
-        raise QdataError('[train] early_stopping_patience wants evaluations: give eval_strategy = "steps" or "epoch"')
+        key = "early_stopping_patience" if patience is not None else "load_best_model_at_end"
+        raise QdataError(f'[train] {key} wants evaluations: give eval_strategy = "steps" or "epoch"')
     steps = {"save_steps": given["eval_steps"]} if "eval_steps" in given else {}
-    best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "save_strategy": strategy}
-    return {key: value for key, value in {**best, **steps}.items() if key not in given}
+    best = {"metric_for_best_model": "eval_loss", "save_strategy": strategy, **steps, **given}
+    if str(best["save_strategy"]) != "best" and [best.get("save_steps"), strategy] != [
+        best.get("eval_steps"), str(best["save_strategy"])
+    ]:  # fmt: skip
+        raise QdataError(
+            "[train] the best model is kept where each evaluation is saved: leave save_strategy and save_steps out (they "
+            'follow eval_strategy and eval_steps), or save_strategy = "best", which saves only what is better'
+        )
+    return {**best, "load_best_model_at_end": True}
 
 
 def refuse_order(strategy: str) -> None:
