@@ -70,7 +70,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def test_a_stopped_run_goes_on_by_itself_in_its_folder(project: Path, stop_at: Any) -> None:
     whole, _ = go(*UNEVEN)
     stop_at(7)
-    with pytest.raises(faults.InterruptedRunError, match="stopped at step 7 of 11, runs/small/.*same command goes on"):
+    with pytest.raises(faults.InterruptedRunError, match=r"stopped at step 7 of 11, runs/small/.*same command goes on"):
         go(*UNEVEN)
     stop_at(0)
     again, said = go(*UNEVEN)
@@ -156,6 +156,16 @@ def test_a_killed_run_goes_on(project: Path, step: int, where: str, how: tuple[s
     assert again != whole and weights(again) == weights(whole) and log(again) == log(whole)
 
 
+def ended(process: subprocess.Popen[str], number: int) -> str:
+    """What a training process says from its third step on, where it gets a signal, to its end."""
+    with process:
+        assert process.stderr is not None
+        lines = iter(process.stderr)
+        assert any("step 3/" in line for line in lines)
+        process.send_signal(number)
+        return "".join(lines)
+
+
 @pytest.mark.slow
 def test_a_signal_has_an_exit_code_of_its_own(project: Path) -> None:
     text = Path("small.toml").read_text(encoding="utf-8").replace("max_steps = 4", "max_steps = 100000")
@@ -163,12 +173,8 @@ def test_a_signal_has_an_exit_code_of_its_own(project: Path) -> None:
     process = subprocess.Popen(
         command("train.save_strategy=no", "train.eval_strategy=no"), stderr=subprocess.PIPE, text=True
     )
-    assert process.stderr is not None
-    lines = iter(process.stderr)
-    assert any("step 3/" in line for line in lines)
-    process.send_signal(signal.SIGINT)
-    said = "".join(lines)
-    assert process.wait() == faults.INTERRUPTED, said
+    said = ended(process, signal.SIGINT)
+    assert process.returncode == faults.INTERRUPTED, said
     assert "SIGINT: the step is finished and saved" in said and "--resume" in said and "Traceback" not in said
     (run,) = Path("runs/small").iterdir()
     (saved,) = checkpoint.all_of(run)
@@ -251,7 +257,7 @@ def test_changed_rows_are_another_run(broken_off: Path) -> None:
 
 def test_weights_only_cannot_go_on(project: Path, stop_at: Any) -> None:
     stop_at(3)
-    with pytest.raises(faults.InterruptedRunError, match="save_only_model.*cannot go on"):
+    with pytest.raises(faults.InterruptedRunError, match=r"save_only_model.*cannot go on"):
         go("train.save_only_model=true")
     stop_at(0)
     with pytest.raises(QdataError, match="weights without the optimizer's state"):

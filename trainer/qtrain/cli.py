@@ -38,6 +38,7 @@ def main() -> None:
     qtrain chat runs/muice                         talk to the newest run
     qtrain chat runs/muice --ask "你是谁" --before   ask once, beside the model it started from
     qtrain export runs/muice -o muxue              a plain Hugging Face folder
+    qtrain doctor                                  what this machine can train
     """
 
 
@@ -183,6 +184,25 @@ def export(model: Path, output: Path, max_shard_size: str, as_json: bool) -> Non
         _print(report)
     else:
         click.echo(f"exported {report['model']} to {report['output']}: {report['parameters']:,} parameters")
+
+
+@main.command()
+@click.argument("recipe", required=False, type=click.Path(path_type=Path))
+@_JSON
+def doctor(recipe: Path | None, as_json: bool) -> None:
+    """Say what this machine can train: versions, devices, precisions, attention backends, the hub; and RECIPE on it.
+
+    \b
+    qtrain doctor
+    qtrain doctor recipes/muice.toml --json
+    """
+    from qtrain import doctor as checks
+
+    report = checks.look(None if recipe is None else _found(recipe))
+    if as_json:
+        _print(report)
+    else:
+        click.echo("\n".join(checks.lines(report)))
 
 
 def _found(recipe: Path) -> Path:

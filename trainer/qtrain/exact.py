@@ -244,8 +244,8 @@ class _Moments(TrainerCallback):  # type: ignore[misc]
 def keep_best(given: Mapping[str, Any], patience: int | None) -> dict[str, Any]:
     """The arguments beside `given` with which the best checkpoint by eval_loss is kept, and is what final/ holds.
 
-    Early stopping asks for that, load_best_model_at_end too. Raises QdataError where there is nothing to evaluate by, or
-    an evaluation could find a best model that is not saved.
+    Early stopping asks for that, load_best_model_at_end too. Raises QdataError where there is nothing to evaluate by,
+    or an evaluation could find a best model that is not saved.
     """
     if patience is None and not given.get("load_best_model_at_end"):
         return {}
@@ -259,8 +259,8 @@ def keep_best(given: Mapping[str, Any], patience: int | None) -> dict[str, Any]:
         best.get("eval_steps"), str(best["save_strategy"])
     ]:  # fmt: skip
         raise QdataError(
-            "[train] the best model is kept where each evaluation is saved: leave save_strategy and save_steps out (they "
-            'follow eval_strategy and eval_steps), or save_strategy = "best", which saves only what is better'
+            "[train] the best model is kept where each evaluation is saved: leave save_strategy and save_steps out "
+            '(they follow eval_strategy and eval_steps), or save_strategy = "best", which saves only what is better'
         )
     return {**best, "load_best_model_at_end": True}
 

@@ -85,6 +85,11 @@ def _download(name: str) -> Path:
         raise QdataError(f"{name}: the download broke off ({error}); start again, what is there is kept") from None
 
 
+def cached(name: str) -> bool:
+    """Whether the hub's cache holds the model whole."""
+    return _cached(name) is not None
+
+
 def may_stand_in() -> bool:
     """Whether this machine may train a stand-in at all: one with a GPU was meant for the real model."""
     import torch

@@ -46,6 +46,24 @@ def refuse_too_many(processes: int, gpus: bool) -> None:
         )
 
 
+def refuse_sharding(arguments: Any) -> None:
+    """`[train] fsdp` and `fsdp_config` as accelerate's plugin takes them; DeepSpeed's is built with the arguments.
+
+    Raises QdataError for keys the plugin refuses, and where there is no GPU to shard over.
+    """
+    if not arguments.fsdp:
+        return
+    import torch
+    from accelerate.utils import FullyShardedDataParallelPlugin
+
+    if not torch.cuda.is_available():  # accelerate would leave it out without a word
+        raise QdataError("[train] fsdp shards a model over GPUs, and this machine has none: leave it out")
+    try:
+        FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
+    except (ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
+        raise QdataError(f"[train] fsdp_config: accelerate does not take it: {error}") from None
+
+
 class Turn:
     """Process 0 builds what all of them need while the others wait, without a time-out of their process group.
 

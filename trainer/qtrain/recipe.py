@@ -173,6 +173,6 @@ def _arguments() -> type[Any]:
     """TRL's fields as a dataclass of their names and types, so that they are checked like our own tables."""
     from trl import SFTConfig
 
-    hints = get_type_hints(SFTConfig)
+    hints = get_type_hints(SFTConfig) | {"fsdp": bool | None}  # annotated as text for its command line's sake
     known = [f.name for f in dataclasses.fields(SFTConfig) if f.init and f.name not in REFUSED]
     return dataclasses.make_dataclass("Arguments", [(name, hints[name], field(default=None)) for name in known])

@@ -9,6 +9,7 @@ from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
 from qdata.errors import QdataError
+from qtrain import processes
 from qtrain.data import IGNORED, Batch
 from qtrain.exact import Exact, keep_best, refuse_order
 from qtrain.recipe import Train
@@ -43,8 +44,9 @@ def sft_arguments(train: Train, *, validation: bool) -> Any:
     refuse_order(str(given.get("train_sampling_strategy", "random")))
     try:
         arguments = SFTConfig(**{**defaults, **given, **fixed})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError, OSError) as error:
         raise QdataError(f"[train]: TRL does not take these arguments together: {error}") from None
+    processes.refuse_sharding(arguments)
     arguments._n_gpu = min(arguments.n_gpu, 1)  # a process has one GPU; --gpus N starts N of them
     return arguments
 
