@@ -100,6 +100,14 @@ def from_first(value: Any) -> Any:
     return box[0]
 
 
+def part() -> None:
+    """The processes need each other no more."""
+    if count() > 1:
+        import torch.distributed
+
+        torch.distributed.destroy_process_group()
+
+
 def launch(number: int, arguments: Sequence[str]) -> int:
     """Run `qtrain ARGUMENTS` in `number` processes on this machine until all have ended; returns the exit code.
 

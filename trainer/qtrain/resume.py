@@ -131,6 +131,8 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise QdataError(f"{folder}: a process is training this run") from None
+        except OSError:
+            pass  # a file system without locks
         yield
         (folder / _LOCK).unlink(missing_ok=True)
 
@@ -142,8 +144,8 @@ def is_alive(folder: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    except BlockingIOError:
-        return True
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
     return False
 
 

@@ -27,6 +27,8 @@ def sft_arguments(train: Train, *, validation: bool) -> Any:
     # Autocast is the GPU's: on a CPU bfloat16 saves nothing, and float32 is what the tests compare with.
     given["bf16"] = bool(given.get("bf16", not given.get("fp16", False))) and gpu and torch.cuda.is_bf16_supported()
     given["fp16"] = bool(given.get("fp16", False)) and gpu
+    if processes.count() > 1 and not gpu:
+        given["use_cpu"] = True  # else accelerate trains each of them for itself
     # transformers renamed gradient_checkpointing and warns of the old name, which is still TRL's; both are taken.
     for part in ("", "_kwargs"):
         if f"gradient_checkpointing{part}" in given:

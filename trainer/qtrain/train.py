@@ -63,7 +63,7 @@ def train(
     arguments.output_dir = str(folder)
     trainer = _trainer(model, start.train, arguments, shards, tokenizer)
     facts = _facts(recipe, start, shards, trainer)
-    if found is not None:
+    if found is not None and processes.rank() == 0:
         resumed.refuse_other(found, facts)
         facts["resumed_at"] = [*found.facts.get("resumed_at", ()), found.step]
     _announce(facts, shards, trainer, console)
@@ -79,6 +79,7 @@ def train(
             run.write(folder, papers)
         with trainer.saving(folder / "final") as staged:
             trainer.save_model(str(staged))
+    processes.part()
     if processes.rank() == 0:
         prove(shards, console, folder / "final")
     keys = ("recipe", "stand_in", "sample", "parameters", "result")
@@ -235,6 +236,11 @@ def _fit(
             raise faults.not_finite(error, row_ids(shards, error.indices)) from None
         except torch.OutOfMemoryError:
             raise _no_memory(trainer, shards) from None
+        except OSError as error:  # log.jsonl and loss.png are written as well
+            full = faults.full_disk(error, folder, 0, shutil.disk_usage(folder).free)
+            if full is None:
+                raise
+            raise full from None
     result = {"steps": output.global_step, "train_seconds": round(output.metrics["train_runtime"], 1)}
     if trainer.eval_dataset is not None:
         result["eval_loss"] = trainer.evaluate()["eval_loss"]
