@@ -5,8 +5,8 @@ runs/<recipe>/<date>-<time>/
     manifest.json    what was trained on what, by which versions
     log.jsonl        every logged number
     loss.png
-    checkpoint-N/    model, tokenizer, chat template, recipe and manifest
-    final/           the same, after the last step
+    checkpoint-N/    model, tokenizer, chat template, recipe and manifest; what it takes to go on; checksums
+    final/           the model after the last step, or the best one; there when the run is finished
     base/            the stand-in before training, where one was trained
 """
 
