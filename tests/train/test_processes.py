@@ -92,7 +92,7 @@ SEVEN = ("train.max_steps=9", "train.per_device_train_batch_size=1", "train.save
 
 @pytest.mark.slow
 def test_two_processes_are_one_with_twice_the_accumulation(project: Path) -> None:
-    """Over gloo on a CPU, in float32: weights within 1e-5 of the largest of each tensor; also when resumed."""
+    """Over gloo on a CPU, in float32: each tensor's weights within 1e-5 of its norm; also when resumed."""
     text = Path("rows.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     Path("rows.jsonl").write_text("".join(text[:7]), encoding="utf-8")
     one = qtrain("small.toml", "--output", "one", *sets(*SEVEN, "train.gradient_accumulation_steps=4"))
@@ -108,7 +108,9 @@ def test_two_processes_are_one_with_twice_the_accumulation(project: Path) -> Non
     expected, got = (load_file(run / "final" / "model.safetensors") for run in (first, second))
     assert expected.keys() == got.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(got[name], tensor, rtol=0, atol=1e-5 * tensor.abs().max().item(), msg=name)
+        # Attention does not see a key's bias: its gradient is rounding alone, which Adam brings to full size.
+        if not name.endswith("k_proj.bias"):
+            assert (got[name] - tensor).norm() <= 1e-5 * tensor.norm(), name
     assert [key for key, _ in losses(second)] == [key for key, _ in losses(first)]
     assert [x for _, x in losses(second)] == pytest.approx([x for _, x in losses(first)], rel=1e-5)
 
@@ -126,7 +128,7 @@ def test_two_processes_are_one_with_twice_the_accumulation(project: Path) -> Non
 @pytest.mark.slow
 def test_torchrun_finds_the_same_place(project: Path) -> None:
     """Process 0 builds the shards and makes the one run; the others wait for it."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     words = ["-m", "qtrain", "small.toml", *sets("train.max_steps=2", "train.per_device_train_batch_size=1")]
     done = subprocess.run(
         [*launcher, *words], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}

@@ -18,6 +18,7 @@ from typing import Any
 
 from qdata.errors import QdataError
 
+_HELLO = timedelta(minutes=10)  # all processes have started by then, or one never will
 _PATIENCE = timedelta(days=7)  # building shards may take hours; nobody should wait for ever
 _GRACE = 10.0  # seconds between asking the other processes to end and ending them
 
@@ -79,7 +80,7 @@ class Turn:
         if count() > 1:
             from torch.distributed.rendezvous import rendezvous
 
-            self.store, *_ = next(rendezvous("env://", timeout=_PATIENCE))
+            self.store, *_ = next(rendezvous("env://", timeout=_HELLO))
             if rank() > 0:
                 self.store.wait([self.key], _PATIENCE)
         return self
