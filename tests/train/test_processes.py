@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
 from safetensors.torch import load_file
