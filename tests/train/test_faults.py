@@ -71,7 +71,7 @@ def test_a_full_disk(project: Path, monkeypatch: pytest.MonkeyPatch, whose: str)
 
 def test_how_much_is_missing(tmp_path: Path) -> None:
     full = faults.full_disk(OSError(errno.ENOSPC, "full"), tmp_path, 5 * 10**9, 2 * 10**9)
-    assert "5.0 GB were to be written, 2.0 GB are free, 3.0 GB too few" in str(full)
+    assert "5.0 GB were to be written, 2.0 GB were free, 3.0 GB too few" in str(full)
 
 
 def test_a_loss_that_is_no_number(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

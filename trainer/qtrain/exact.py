@@ -80,6 +80,7 @@ class Exact(Trainer):  # type: ignore[misc]  # transformers is not typed
         if self.is_world_process_zero():
             remove(staging)
             (staging / target.name).mkdir(parents=True)
+        free = shutil.disk_usage(target.parent).free
         self.accelerator.wait_for_everyone()
         try:
             yield staging / target.name
@@ -90,7 +91,7 @@ class Exact(Trainer):  # type: ignore[misc]  # transformers is not typed
                 checkpoint.publish(staging / target.name, target)
         except Exception as error:
             remove(staging)
-            full = faults.full_disk(error, target, self._bytes(), shutil.disk_usage(target.parent).free)
+            full = faults.full_disk(error, target, self._bytes(target), free)
             if full is None:
                 raise
             raise full from None
@@ -98,12 +99,16 @@ class Exact(Trainer):  # type: ignore[misc]  # transformers is not typed
             remove(staging)
         self.accelerator.wait_for_everyone()
 
-    def _bytes(self) -> int:
-        """About the size of a checkpoint: the weights that are saved, and the optimizer's state of those trained."""
+    def _bytes(self, target: Path) -> int:
+        """How much was to be written: as much as a checkpoint took before, or weights and, with them, moments."""
+        is_checkpoint = checkpoint.step_of(target) >= 0
+        for other in checkpoint.all_of(target.parent) if is_checkpoint else ():
+            return sum(file.stat().st_size for file in other.rglob("*") if file.is_file())
         adapter = hasattr(self.model, "peft_config")
         saved = [p for p in self.model.parameters() if p.requires_grad or not adapter]
-        moments = [] if self.optimizer is None else [t for s in self.optimizer.state.values() for t in s.values()]
-        return sum(t.numel() * t.element_size() for t in (*saved, *moments) if isinstance(t, torch.Tensor))
+        if is_checkpoint and self.optimizer is not None:
+            saved += [t for state in self.optimizer.state.values() for t in state.values()]
+        return sum(t.numel() * t.element_size() for t in saved if isinstance(t, torch.Tensor))
 
     # What transformers forgets
 

@@ -67,7 +67,7 @@ class Stop:
 def full_disk(error: BaseException, folder: Path, needed: int, free: int) -> QdataError | None:
     """The sentence for a write that failed for want of room; None where `error` is about something else.
 
-    `needed` bytes were to be written, `free` are there now that the half-written part is taken away.
+    `needed` bytes were to be written, `free` were there before.
     """
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     # torch's zip writer and safetensors have errors of their own, with or without the system's words
@@ -76,7 +76,7 @@ def full_disk(error: BaseException, folder: Path, needed: int, free: int) -> Qda
         return None
     missing = f", {_size(needed - free)} too few" if needed > free else ""
     return QdataError(
-        f"{folder}: the disk is full: {_size(needed)} were to be written, {_size(free)} are free{missing}. Nothing "
+        f"{folder}: the disk is full: {_size(needed)} were to be written, {_size(free)} were free{missing}. Nothing "
         f"half-written was left; what was saved before stands. Make room (or lower [train] save_total_limit, or save "
         f"to another disk with --output), then go on with --resume"
     )
