@@ -85,9 +85,9 @@ def by_itself(recipe: TrainRecipe, parent: Path, console: Console) -> Unfinished
 def refuse_other(found: Unfinished, facts: Mapping[str, Any]) -> None:
     """Raises QdataError where a run that went on with `facts` would not be the one that stopped."""
     before = found.facts
-    if before["processes"] != facts["processes"]:
+    if before.get("processes", 1) != facts["processes"]:
         raise QdataError(
-            f"{found.folder}: this run was begun with --processes {before['processes']}, not {facts['processes']}"
+            f"{found.folder}: this run was begun with --processes {before.get('processes', 1)}, not {facts['processes']}"
         )
     old, new = before["arguments"], json.loads(json.dumps(facts["arguments"], default=str))
     shared = [key for key in old if key in new and key not in _PLACES]
