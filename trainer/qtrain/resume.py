@@ -85,10 +85,9 @@ def by_itself(recipe: TrainRecipe, parent: Path, console: Console) -> Unfinished
 def refuse_other(found: Unfinished, facts: Mapping[str, Any]) -> None:
     """Raises QdataError where a run that went on with `facts` would not be the one that stopped."""
     before = found.facts
-    if before.get("processes", 1) != facts["processes"]:
-        raise QdataError(
-            f"{found.folder}: this run was begun with --processes {before.get('processes', 1)}, not {facts['processes']}"
-        )
+    begun = before.get("processes", 1)
+    if begun != facts["processes"]:
+        raise QdataError(f"{found.folder}: this run was begun with --processes {begun}, not {facts['processes']}")
     old, new = before["arguments"], json.loads(json.dumps(facts["arguments"], default=str))
     shared = [key for key in old if key in new and key not in _PLACES]
     if changes := changed({key: old[key] for key in shared}, {key: new[key] for key in shared}):
