@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from qdata import pipeline
 from qdata.errors import QdataError
-from qdata.part import Rendering
 from qdata.recipe import DataRecipe
+from qdata.tokens.kind import Rendering
 from qdata.tokens.template import Template, of_tokenizer, special_tokens
 
 FOLDER = Path(__file__).parents[2] / "templates"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from qdata.errors import QdataError
+from qtrain import processes
+from qtrain.exact import keep_best, refuse_order
 from qtrain.recipe import Train
 from qtrain.tuning import needs_bitsandbytes
 
@@ -28,7 +29,11 @@ def make(train: Train, *, rows: int, validation: bool, say: Say = lambda text: N
         raise QdataError("[train] eval_strategy wants validation rows: give [data] validation or val, or set it to no")
     given |= precision(given, say)
     if train.global_batch_size is not None:
-        given |= batch(train.global_batch_size, given, int(os.environ.get("WORLD_SIZE", "1")))
+        given |= batch(train.global_batch_size, given, processes.count())
+    if processes.count() > 1 and not _gpu():
+        given["use_cpu"] = True  # else accelerate trains each of them for itself
+    given |= keep_best(given, train.early_stopping_patience)
+    refuse_order(str(given.get("train_sampling_strategy", "random")))
     optim = str(given.get("optim", ""))
     if re.search("8bit|bnb|paged|lion|ademamix", optim) and "torch" not in optim:
         needs_bitsandbytes(f"[train] optim = {optim}")
@@ -42,13 +47,16 @@ def make(train: Train, *, rows: int, validation: bool, say: Say = lambda text: N
         "remove_unused_columns": False,
         "include_num_input_tokens_seen": "all",
         "disable_tqdm": True,
+        "logging_nan_inf_filter": False,  # it hides a loss that is no number; we stop at it
     }
     if train.stage != "dpo":
         fixed["dataset_kwargs"] = {"skip_prepare_dataset": True}
     try:
         made = (DPOConfig if train.stage == "dpo" else SFTConfig)(**{**defaults, **given, **fixed})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ImportError, OSError) as error:
         raise QdataError(f"[train]: TRL does not take these arguments together: {error}") from None
+    processes.refuse_sharding(made)
+    made._n_gpu = min(made.n_gpu, 1)  # a process has one GPU; --gpus N starts N of them
     step = made.per_device_train_batch_size * made.gradient_accumulation_steps * made.world_size
     if told := doubt(step, rows):
         say(f"[yellow]{told}[/]")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,9 @@ class Dashboard(TrainerCallback):  # type: ignore[misc]  # transformers is not t
         self.progress.stop()  # also after an error: the terminal's cursor is hidden while it runs
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.task = self.progress.add_task("", total=state.max_steps)
-        self.began, self.clock, self.tokens = time.monotonic(), time.monotonic(), 0
+        self.task = self.progress.add_task("", total=state.max_steps, completed=state.global_step)
+        self.first = state.global_step
+        self.began, self.clock, self.tokens = time.monotonic(), time.monotonic(), state.num_input_tokens_seen
         if self.console.is_terminal:
             self.progress.start()
 
@@ -54,16 +54,17 @@ class Dashboard(TrainerCallback):  # type: ignore[misc]  # transformers is not t
         line = " · ".join(f"{name} {value}" for name, value in self.shown.items())
         self.progress.update(self.task, description=line)
         if not self.console.is_terminal and "loss" in logs:
-            left = (time.monotonic() - self.began) / max(state.global_step, 1) * (state.max_steps - state.global_step)
+            done = max(state.global_step - self.first, 1)
+            left = (time.monotonic() - self.began) / done * (state.max_steps - state.global_step)
             step = f"step {state.global_step}/{state.max_steps}"
             self.console.print(f"{step} · {line} · {left:.0f} s left", soft_wrap=True)
 
 
 class Journal(TrainerCallback):  # type: ignore[misc]
-    """Writes each log entry to log.jsonl, redraws loss.png, and completes every checkpoint through `complete`."""
+    """Writes each log entry to log.jsonl and redraws loss.png with every checkpoint."""
 
-    def __init__(self, run: Path, title: str, complete: Callable[[Path], None]) -> None:
-        self.run, self.title, self.complete = run, title, complete
+    def __init__(self, run: Path, title: str) -> None:
+        self.run, self.title = run, title
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         if state.is_world_process_zero:
@@ -73,5 +74,4 @@ class Journal(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
-            self.complete(self.run / f"checkpoint-{state.global_step}")
             plot.save(state.log_history, self.run / "loss.png", self.title)

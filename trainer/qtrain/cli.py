@@ -39,6 +39,7 @@ def main() -> None:
     qtrain chat runs/muice                         talk to the newest run
     qtrain chat runs/muice --ask "你是谁" --before   ask once, beside the model it started from
     qtrain export runs/muice -o muxue              a plain Hugging Face folder
+    qtrain doctor                                  what this machine can train
     """
     # Where it is installed peft imports it, and it tells everyone of a CPU kernel that it would have liked to load.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -57,20 +58,69 @@ def main() -> None:
     "--output", type=click.Path(path_type=Path), default=Path("runs"), show_default=True,
     help="Where the folder of runs lies.",
 )  # fmt: skip
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="",
+    metavar="[RUN]",
+    help="Go on with a run that broke off (default: the newest), or say why that cannot be exact. Without it the "
+    "newest run goes on by itself where recipe and rows are as they were.",
+)
+@click.option("--fresh", is_flag=True, help="Start a new run, also where the newest one broke off.")
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Train in N processes that share every step: one per GPU, or on the CPU where there is none.",
+)
+@click.option("--gpus", type=click.IntRange(min=1), metavar="N", help="--processes N, and there must be N GPUs.")
 @_JSON
-def train(recipe: Path, overrides: tuple[str, ...], strict: bool, output: Path, as_json: bool) -> None:
+@click.pass_context
+def train(
+    ctx: click.Context, recipe: Path, overrides: tuple[str, ...], strict: bool, output: Path, resume: str | None,
+    fresh: bool, processes: int, gpus: int | None, as_json: bool,
+) -> None:  # fmt: skip
     """Train RECIPE: build its shards where missing or stale, train, save everything that belongs together.
+
+    A first SIGTERM or Ctrl-C finishes the step, saves a checkpoint and exits with code 75; the same command goes on
+    from there, exactly, and from the last whole checkpoint after a crash. Several processes read the same rows in a
+    step as one with as many times the gradient_accumulation_steps; torchrun and accelerate launch work as well.
 
     \b
     qtrain train recipes/muice.toml --set train.num_train_epochs=1 --set train.tuning=lora
     qtrain recipes/muice.toml --strict --json
+    qtrain recipes/muice.toml --resume             go on with the newest run
+    qtrain recipes/muice.toml --gpus 2
     """
+    if fresh and resume is not None:
+        raise click.UsageError("--fresh starts a new run, --resume goes on with one: give one of them")
     from qtrain import recipe as recipes
 
     loaded = recipes.load(_found(recipe), overrides)
+    from qtrain import faults
+    from qtrain import processes as several
     from qtrain import train as road
 
-    report = road.train(loaded, output, _console(), strict=strict)
+    how: dict[str, Any] = {"strict": strict, "resume": resume, "fresh": fresh}
+    if gpus is not None or processes > 1:
+        several.refuse_too_many(gpus or processes, gpus is not None)
+    if (gpus or processes) > 1:
+        road.prepare(loaded, output, _console(), **how)
+        # The words as they were given, but for who they are for.
+        words = [str(recipe), *(w for o in overrides for w in ("--set", o)), "--output", str(output)]
+        words += ["--strict"] * strict + ["--fresh"] * fresh + ["--json"] * as_json
+        words += [] if resume is None else [f"--resume={resume}"]
+        ctx.exit(several.launch(gpus or processes, ["train", *words]))
+    try:
+        report = road.train(loaded, output, _console(), **how)
+    except faults.InterruptedRunError as stopped:
+        if several.rank() == 0:
+            click.echo(str(stopped), err=True)
+        ctx.exit(faults.INTERRUPTED)
+    if several.rank() > 0:
+        return
     if as_json:
         _print(report)
         return
@@ -137,6 +187,25 @@ def export(model: Path, output: Path, max_shard_size: str, as_json: bool) -> Non
         _print(report)
     else:
         click.echo(f"exported {report['model']} to {report['output']}: {report['parameters']:,} parameters")
+
+
+@main.command()
+@click.argument("recipe", required=False, type=click.Path(path_type=Path))
+@_JSON
+def doctor(recipe: Path | None, as_json: bool) -> None:
+    """Say what this machine can train: versions, devices, precisions, attention backends, the hub; and RECIPE on it.
+
+    \b
+    qtrain doctor
+    qtrain doctor recipes/muice.toml --json
+    """
+    from qtrain import doctor as checks
+
+    report = checks.look(None if recipe is None else _found(recipe))
+    if as_json:
+        _print(report)
+    else:
+        click.echo("\n".join(checks.lines(report)))
 
 
 def _found(recipe: Path) -> Path:

@@ -15,6 +15,7 @@ from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -64,6 +65,11 @@ def open_shards(path: Path) -> Shards:
         )
     if not len(parts["train"]):
         raise QdataError(f"{path}: no rows to train on")
+    if not _trains(parts["train"]):
+        raise QdataError(
+            f"{path}: no token of its rows is trained, every label is {IGNORED}: look at [data] loss, and at "
+            "`train` and `weight` of the messages"
+        )
     picked = {
         name: part.select_columns([c for c in _COLUMNS if c in part.column_names]) for name, part in parts.items()
     }
@@ -77,6 +83,22 @@ def fits(shards: Shards, stage: str) -> None:
         wants = " or ".join(name for name, one in _KINDS.items() if one == kind) or "no stage known here"
         raise QdataError(f"{shards.path}: rows of kind {kind}, and [train] stage = {stage} wants {_KINDS[stage]}; "
                          f"they are for stage = {wants}")  # fmt: skip
+
+
+def _trains(part: Any) -> bool:
+    """Whether any token is trained; reads no further than the first that is. Preference pairs always are."""
+    if "labels" not in part.column_names:
+        return True
+    batches = part.select_columns(["labels"]).with_format("arrow").iter(1000)
+    return any(pc.any(pc.not_equal(pc.list_flatten(batch["labels"]), IGNORED)).as_py() for batch in batches)
+
+
+def row_ids(shards: Shards, indices: Sequence[int]) -> list[str]:
+    """The ids of the conversations in these rows of the train split."""
+    from datasets import load_from_disk
+
+    rows = load_from_disk(str(shards.path))["train"].select_columns(["rows"])
+    return [one for index in indices for one in rows[index]["rows"]]
 
 
 def packed(rows: Sequence[Row]) -> Batch:

@@ -7,8 +7,10 @@ from typing import Any
 
 from trl import DPOTrainer
 
+from qtrain.exact import Exact
 
-class PreferenceTrainer(DPOTrainer):  # type: ignore[misc]  # trl is not typed
+
+class PreferenceTrainer(Exact, DPOTrainer):  # type: ignore[misc]  # trl is not typed
     """DPOTrainer on rows of `prompt_ids`, `chosen_ids` and `rejected_ids`, which qdata has cut where a server cuts.
 
     The reference is the model as training found it: under adapters the base without them, else a frozen copy, unless

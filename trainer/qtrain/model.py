@@ -84,6 +84,11 @@ def _download(name: str, weights: bool) -> Path:
         raise QdataError(f"{name}: the download broke off ({error}); start again, what is there is kept") from None
 
 
+def cached(name: str, weights: bool = True) -> bool:
+    """Whether the hub's cache holds the model, with its weights unless only its shape is wanted."""
+    return _cached(name, weights) is not None
+
+
 def may_stand_in() -> bool:
     """Whether this machine may train a stand-in at all: one with a GPU was meant for the real model."""
     import torch

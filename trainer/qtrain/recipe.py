@@ -39,12 +39,16 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("chat_template_path", "eos_token", "pad_token"), _TEMPLATE),
     **dict.fromkeys(("padding_free", "pad_to_multiple_of", "group_by_length", "remove_unused_columns"), _BATCH),
     **dict.fromkeys(("completion_only_loss", "assistant_only_loss"), "what is trained stands in [data] loss"),
-    **dict.fromkeys(("label_names", "prediction_loss_only", "disable_tqdm", "save_only_model"), "not ours to change"),
+    **dict.fromkeys(("label_names", "prediction_loss_only", "disable_tqdm"), "not ours to change"),
     **dict.fromkeys(("do_train", "do_eval", "do_predict"), "a recipe trains; it evaluates where [data] has validation"),
     **dict.fromkeys(("output_dir", "run_name", "logging_dir"), _RUN),
     "model_init_kwargs": "the model is described in [model]",
-    "resume_from_checkpoint": "not on this road yet",
     "trust_remote_code": "models are those transformers itself knows",
+    "resume_from_checkpoint": "qtrain goes on by itself, or with --resume [RUN]",
+    "restore_callback_states_from_checkpoint": "a run that goes on always restores them",
+    "ignore_data_skip": "a run that goes on reads every row once per epoch",
+    "auto_find_batch_size": "it would change what a step is; choose per_device_train_batch_size",
+    "logging_nan_inf_filter": "a loss that is no number stops the run",
     "warmup_ratio": "this TRL has one key for both: warmup_steps, where a value below 1 is a ratio of all steps",
 }
 """Keys of `[train]` that are known but not taken, and why."""
@@ -118,6 +122,9 @@ class Train:
     )  # fmt: skip
     lora: Lora = field(default_factory=Lora, metadata={"help": "the adapters, where tuning is lora or qlora"})
     freeze: Freeze = field(default_factory=Freeze, metadata={"help": "the modules, where tuning is freeze"})
+    early_stopping_patience: int | None = option(
+        None, "stop after so many evaluations in a row without a lower eval_loss; final/ is then the best checkpoint"
+    )
     arguments: Mapping[str, Any] = field(
         default_factory=dict, metadata={"help": "fields of trl.SFTConfig (stage dpo: trl.DPOConfig), as given"}
     )
@@ -282,7 +289,7 @@ def _arguments(dpo: bool = False) -> type[Any]:
     from trl import DPOConfig, SFTConfig
 
     config = DPOConfig if dpo else SFTConfig
-    hints = get_type_hints(config)
+    hints = get_type_hints(config) | {"fsdp": bool | None}  # annotated as text for its command line's sake
     known = [f for f in dataclasses.fields(config) if f.init and f.name not in REFUSED]
     fields = [(f.name, hints[f.name], field(default=None if f.default is MISSING else f.default)) for f in known]
     return dataclasses.make_dataclass("Arguments", fields)

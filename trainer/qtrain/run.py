@@ -5,8 +5,8 @@ runs/<recipe>/<date>-<time>/
     manifest.json    what was trained on what, by which versions
     log.jsonl        every logged number
     loss.png
-    checkpoint-N/    model, tokenizer, chat template, recipe and manifest
-    final/           the same, after the last step
+    checkpoint-N/    model, tokenizer, chat template, recipe and manifest; what it takes to go on; checksums
+    final/           the model after the last step, or the best one; there when the run is finished
     base/            the stand-in before training, where one was trained
 """
 
@@ -46,7 +46,7 @@ def model_in(path: Path) -> Path:
     if _is_model(path):
         return path
     if path.is_dir():
-        inside = path if _is_run(path) else _newest(path)
+        inside = path if is_run(path) else _newest(path)
         if inside is not None and (found := _last_model(inside)):
             return found
     elif path.parent.is_dir() and (newest := _newest(path.parent)) and _is_model(newest / path.name):
@@ -61,13 +61,20 @@ def _is_model(path: Path) -> bool:
     return any((path / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run."""
     return (path / "recipe.toml").is_file()
+
+
+def newest(recipe: Path) -> Path | None:
+    """The run of a recipe's folder that was begun last, whatever became of it; None where there is none."""
+    runs = [p for p in recipe.iterdir() if is_run(p)] if recipe.is_dir() else []
+    return max(runs, key=lambda p: _order(p.name), default=None)
 
 
 def _newest(recipe: Path) -> Path | None:
     """The newest run with a model in it: one that is still at its first steps has nothing to show."""
-    runs = [p for p in recipe.iterdir() if _is_run(p) and _last_model(p)]
+    runs = [p for p in recipe.iterdir() if is_run(p) and _last_model(p)]
     return max(runs, key=lambda p: _order(p.name), default=None)
 
 

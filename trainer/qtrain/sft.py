@@ -9,9 +9,10 @@ from torch import Tensor
 from trl import SFTTrainer
 
 from qtrain.data import IGNORED, Batch
+from qtrain.exact import Exact
 
 
-class ShardTrainer(SFTTrainer):  # type: ignore[misc]  # trl is not typed
+class ShardTrainer(Exact, SFTTrainer):  # type: ignore[misc]  # trl is not typed
     """SFTTrainer whose loss is Σ weight · nll ÷ Σ weight over all tokens trained in one optimiser step.
 
     Both sums run over every row of every accumulated batch of every process, so how the rows of a step are cut into
@@ -50,7 +51,8 @@ class ShardTrainer(SFTTrainer):  # type: ignore[misc]  # trl is not typed
         """One batch of an evaluation; its loss is counted with the weight of its tokens."""
         weight = _weights(inputs).sum().to(self.args.device)
         loss, logits, labels = super().prediction_step(model, inputs, *rest, **more)
-        self._evaluated = self._evaluated + torch.stack([loss * weight, weight])
+        # Nothing is trained in the spare row that evens out several processes: its mean is 0 / 0.
+        self._evaluated = self._evaluated + torch.stack([torch.where(weight > 0, loss * weight, 0.0), weight])
         return loss, logits, labels
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **more: Any) -> Any:

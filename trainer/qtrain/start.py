@@ -31,10 +31,11 @@ class Start:
     """Whether `folder` holds weights; else its config.json is the shape of random ones."""
 
 
-def decide(recipe: TrainRecipe, console: Console, *, strict: bool = False) -> Start:
+def decide(recipe: TrainRecipe, console: Console, *, strict: bool = False, build: bool = True) -> Start:
     """The recipe's model where it can be had; the stand-in only where its hub id is out of reach and there is no GPU.
 
-    Rows are tokenized with the tokenizer of the model they are for, unless the recipe names another.
+    Rows are tokenized with the tokenizer of the model they are for, unless the recipe names another. Without `build` a
+    stand-in is the one another process of this run has built.
     """
     wanted = recipe.model
     if wanted.from_run is not None:
@@ -62,10 +63,12 @@ def decide(recipe: TrainRecipe, console: Console, *, strict: bool = False) -> St
         Panel(f"{refusal}.\nTraining a small Qwen2 with random weights in its place: a rehearsal of the recipe, not "
               "its result.", title="STAND-IN", border_style="bold yellow")
     )  # fmt: skip
-    from qdata import pipeline
+    built = Path("data/stand_in") / recipe.stem
+    if build:
+        from qdata import pipeline
 
-    rows = pipeline.conversations(recipe.data, base=recipe.base)
-    built = stand_in.build(recipe.stand_in, rows["messages"].to_list(), Path("data/stand_in") / recipe.stem)
+        rows = pipeline.conversations(recipe.data, base=recipe.base)
+        stand_in.build(recipe.stand_in, rows["messages"].to_list(), built)
     data = dataclasses.replace(recipe.data, tokenizer=str(built))
     # Under the real model's name, an adapter of the stand-in would be put on the real model.
     return Start(built, "../base", data, recipe.stand_in_train, why)

@@ -6,53 +6,151 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.panel import Panel
-from transformers import AutoTokenizer, PrinterCallback
+from transformers import AutoTokenizer, EarlyStoppingCallback, PrinterCallback
 
 from qdata import aside
 from qdata.errors import QdataError
 from qdata.recipe import DataRecipe
 from qtrain import arguments as args
+from qtrain import faults, plot, processes, run, scratch, tuning
 from qtrain import model as models
-from qtrain import plot, run, scratch, tuning
+from qtrain import resume as resumed
 from qtrain.callbacks import Dashboard, Journal
-from qtrain.data import Shards, fits, open_shards, packed
+from qtrain.data import Shards, open_shards, packed, row_ids
 from qtrain.dpo import PreferenceTrainer
-from qtrain.recipe import ADAPTERS, Train, TrainRecipe
+from qtrain.faults import InterruptedRunError, NotFiniteError, Stop
+from qtrain.recipe import ADAPTERS, Train, TrainRecipe, changes_base
+from qtrain.resume import Unfinished
 from qtrain.sft import ShardTrainer
 from qtrain.start import Start, decide
 
 PROVEN_ROWS = 16  # of each split, drawn by seed; all of them take `qdata verify` minutes on a large set
 
 
-def train(recipe: TrainRecipe, output: Path, console: Console, *, strict: bool = False) -> dict[str, Any]:
-    """Train `recipe` into a new folder under `output`/<recipe>/; returns the run's report.
+def train(
+    recipe: TrainRecipe,
+    output: Path,
+    console: Console,
+    *,
+    strict: bool = False,
+    resume: str | None = None,
+    fresh: bool = False,
+) -> dict[str, Any]:
+    """Train `recipe` in a folder under `output`/<recipe>/; returns the run's report.
 
-    Raises QdataError for whatever the recipe's author can mend. With `strict`, a stand-in model, sample rows and rows
-    that cannot be read or rendered are among that.
+    A run that broke off goes on by itself, in its own folder, unless `fresh`; `resume` names one ("" is the newest) and
+    refuses to begin another. Raises QdataError for whatever the recipe's author can mend, and InterruptedRunError after
+    a signal, when a checkpoint is saved. With `strict`, a stand-in model, sample rows and rows that cannot be read or
+    rendered are refused.
     """
     models.quiet()
     began = time.monotonic()
-    start = decide(recipe, console, strict=strict)
-    shards = _shards(recipe, start.data, console, strict=strict)
-    fits(shards, start.train.stage)
-    prove(shards, console)
+    if processes.rank() > 0:
+        console = Console(quiet=True)
+    with processes.Turn():
+        found, start, shards = prepare(recipe, output, console, strict=strict, resume=resume, fresh=fresh)
     held_out = shards.validation is not None
     arguments = args.make(start.train, rows=len(shards.train), validation=held_out, say=console.print)
     model = tuning.load(start, recipe.model, arguments, console.print)
     tokenizer = _tokenizer(shards, model, start)
     # From here on nothing is wrong with the recipe, so a run's folder is made.
-    folder = run.create(output / recipe.stem)
+    found = processes.from_first(found)
+    folder = processes.from_first(found.folder if found else _created(output / recipe.stem))
     arguments.output_dir = str(folder)
     trainer = _trainer(model, start.train, arguments, shards, tokenizer, console.print)
     facts = _facts(recipe, start, shards, trainer)
+    if found is not None and processes.rank() == 0:
+        resumed.refuse_other(found, facts)
+        facts["resumed_at"] = [*found.facts.get("resumed_at", ()), found.step]
     _announce(facts, shards, trainer, console)
+    with resumed.locked(folder) if processes.rank() == 0 else nullcontext():
+        papers = {"recipe.toml": _recipe(recipe), "manifest.json": _json(facts)}
+        trainer.complete = _completing(trainer, start, shards, papers)
+        if processes.rank() == 0:
+            _begin(folder, start, shards, papers, found)
+        result = _fit(trainer, start, folder, recipe.stem, shards, console, found)
+        facts["result"] = {**result, "seconds": round(time.monotonic() - began, 1)}
+        papers["manifest.json"] = _json(facts)
+        if processes.rank() == 0:
+            run.write(folder, papers)
+        with trainer.saving(folder / "final") as staged:
+            trainer.save_model(str(staged))
+    processes.part()
+    if processes.rank() == 0:
+        prove(shards, console, folder / "final")
+    keys = ("recipe", "stand_in", "sample", "parameters", "result")
+    places = {"run": str(folder), "model": str(folder / "final"), "shards": str(shards.path)}
+    return {**places, **{key: facts[key] for key in keys}}
 
-    papers = {"recipe.toml": _recipe(recipe), "manifest.json": _json(facts)}
+
+def prepare(
+    recipe: TrainRecipe,
+    output: Path,
+    console: Console,
+    *,
+    strict: bool = False,
+    resume: str | None = None,
+    fresh: bool = False,
+) -> tuple[Unfinished | None, Start, Shards]:
+    """What can be had and built before any process group: the run to go on with, the model's folder, proven shards.
+
+    Of several processes only the first builds.
+    """
+    first = processes.rank() == 0
+    found = None
+    if first and resume is not None:
+        found = resumed.asked(recipe, output / recipe.stem, resume, console)
+    elif first and not fresh:
+        found = resumed.by_itself(recipe, output / recipe.stem, console)
+    start = decide(recipe, console, strict=strict, build=first)
+    path = Path("data/shards") / recipe.stem
+    if not first:
+        return None, start, open_shards(path)
+    if found is not None and path.exists() and resumed.same_shards(found, open_shards(path).manifest):
+        shards = open_shards(path)
+        console.print(f"shards: {path} is what this run began with")
+    else:
+        shards = _shards(recipe, start.data, console, strict=strict)
+    why = None
+    if found is not None and not resumed.same_shards(found, shards.manifest):
+        why = f"{found.folder}: {path} is not what this run began with, its rows or how they are made changed since"
+    elif found is not None and start.train.tuning in ADAPTERS and changes_base(start.train.lora):
+        why = (
+            f"{found.folder}: {start.train.lora.init_lora_weights} adapters are saved for the base as it was published"
+        )
+    if found is not None and why is not None:
+        if resume is not None:
+            raise QdataError(f"{why}; it cannot go on exactly. Start a new run without --resume")
+        console.print(f"[bold yellow]a new run is started:[/] {why}", soft_wrap=True)
+        found = None
+    if found is not None and (versions := resumed.other_versions(found)):
+        console.print(f"[bold yellow]other libraries than when this run began, it may not go on exactly:[/] {versions}")
+    prove(shards, console)
+    return found, start, shards
+
+
+def _created(parent: Path) -> Path | None:
+    return run.create(parent) if processes.rank() == 0 else None
+
+
+def _begin(folder: Path, start: Start, shards: Shards, papers: Mapping[str, str], found: Unfinished | None) -> None:
+    """What lies in a run before its first step, or is put right before its next one."""
+    run.write(folder, papers)
+    if found is not None:
+        resumed.rewind(found)
+    elif start.stand_in is not None:
+        shutil.copytree(start.folder, folder / "base")
+        run.complete(folder / "base", shards.tokenizer, papers)
+
+
+def _completing(trainer: Any, start: Start, shards: Shards, papers: Mapping[str, str]) -> Callable[[Path], None]:
     seal = tuning.sealer(trainer.model, start.train.lora) if start.train.tuning in ADAPTERS else None
 
     def complete(saved: Path) -> None:
@@ -61,20 +159,7 @@ def train(recipe: TrainRecipe, output: Path, console: Console, *, strict: bool =
             seal(saved)
             models.name_base(saved, start.name)
 
-    run.write(folder, papers)
-    if start.stand_in is not None:
-        shutil.copytree(start.folder, folder / "base")
-        run.complete(folder / "base", shards.tokenizer, papers)
-    result = _fit(trainer, folder, recipe.stem, complete, console)
-    facts["result"] = {**result, "seconds": round(time.monotonic() - began, 1)}
-    papers["manifest.json"] = _json(facts)
-    trainer.save_model(str(folder / "final"))
-    complete(folder / "final")
-    run.write(folder, papers)
-    prove(shards, console, folder / "final")
-    keys = ("recipe", "stand_in", "sample", "parameters", "result")
-    places = {"run": str(folder), "model": str(folder / "final"), "shards": str(shards.path)}
-    return {**places, **{key: facts[key] for key in keys}}
+    return complete
 
 
 def prove(shards: Shards, console: Console, saved: Path | None = None) -> None:
@@ -111,6 +196,7 @@ def _shards(recipe: TrainRecipe, data: DataRecipe, console: Console, *, strict: 
 
 
 def _tokenizer(shards: Shards, model: Any, start: Start) -> Any:
+    """The shards' tokenizer. Raises QdataError where its ids are not those of the model training starts from."""
     tokenizer = AutoTokenizer.from_pretrained(shards.tokenizer)
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
@@ -118,6 +204,16 @@ def _tokenizer(shards: Shards, model: Any, start: Start) -> Any:
         raise QdataError(f"the shards' tokenizer has {len(tokenizer)} ids, the model only {rows}: {mend}")
     if not start.weights:
         scratch.speak(model, tokenizer)
+        return tokenizer
+    own = start.folder / "tokenizer.json"
+    if own.is_file() and own.read_bytes() != (shards.tokenizer / own.name).read_bytes():
+        theirs = {i: token for token, i in AutoTokenizer.from_pretrained(start.folder).get_vocab().items()}
+        for token, i in tokenizer.get_vocab().items():
+            if theirs.get(i, token) != token:
+                raise QdataError(
+                    f"{shards.path}: made with another tokenizer than the model's: id {i} is {token!r} in the shards "
+                    f"and {theirs[i]!r} in {start.folder}. Leave [data] tokenizer out, it is the model's then"
+                )
     return tokenizer
 
 
@@ -137,26 +233,65 @@ def _trainer(model: Any, train: Train, arguments: Any, shards: Shards, tokenizer
     )
     if peft is not None:
         tuning.masters(trainer.model)
+    if train.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(train.early_stopping_patience))
     trainer.remove_callback(PrinterCallback)
     # After the trainer has aligned the model with the tokenizer, whose end may be that of a text, not of a turn.
     models.stop_at(model, models.stops(tokenizer, shards.manifest["template"]["stop"]))
     return trainer
 
 
-def _fit(trainer: Any, folder: Path, title: str, complete: Callable[[Path], None], console: Console) -> dict[str, Any]:
+def _fit(
+    trainer: Any, start: Start, folder: Path, title: str, shards: Shards, console: Console, found: Unfinished | None
+) -> dict[str, Any]:
     """Run the training loop; returns steps, seconds of training, and the last losses."""
-    trainer.add_callback(Journal(folder, title, complete))
-    with Dashboard(console) as dashboard:
-        trainer.add_callback(dashboard)
-        output = trainer.train()
+    trainer.add_callback(Journal(folder, title))
+    if found is not None:
+        trainer.args.eval_on_start = False  # that was logged when it started
+    with Dashboard(console) as dashboard, Stop(console) as trainer.stop:
+        if processes.rank() == 0:
+            trainer.add_callback(dashboard)
+        try:
+            output = trainer.train(str(found.checkpoint) if found else None)
+        except InterruptedRunError:
+            raise InterruptedRunError(_how_to_go_on(trainer, folder)) from None
+        except NotFiniteError as error:
+            raise faults.not_finite(error, row_ids(shards, error.indices)) from None
+        except torch.OutOfMemoryError:
+            raise _no_memory(trainer, shards, start.train.tuning) from None
+        except OSError as error:  # log.jsonl and loss.png are written as well
+            full = faults.full_disk(error, folder, 0, shutil.disk_usage(folder).free)
+            if full is None:
+                raise
+            raise full from None
     result = {"steps": output.global_step, "train_seconds": round(output.metrics["train_runtime"], 1)}
     if trainer.eval_dataset is not None:
         result["eval_loss"] = trainer.evaluate()["eval_loss"]
+    if trainer.args.load_best_model_at_end and trainer.state.best_global_step:
+        result["best_step"] = trainer.state.best_global_step
+        console.print(f"final/ is the model of step {result['best_step']}, which had the lowest eval_loss")
     history = trainer.state.log_history
     if losses := plot.curve(history, "loss")[1]:
         result["loss"] = losses[-1]
-    plot.save(history, folder / "loss.png", title)
+    if processes.rank() == 0:
+        plot.save(history, folder / "loss.png", title)
     return result
+
+
+def _how_to_go_on(trainer: Any, folder: Path) -> str:
+    step = f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}, {folder}"
+    if trainer.args.save_only_model:
+        return f"{step}: its checkpoints hold weights only ([train] save_only_model), it cannot go on"
+    return f"{step}: the same command goes on from there (--resume {folder.name} insists on it)"
+
+
+def _no_memory(trainer: Any, shards: Shards, tuning: str) -> QdataError:
+    return faults.no_memory(
+        faults.Batch(trainer.state.global_step + 1, trainer.tokens, trainer.args.per_device_train_batch_size),
+        longest=max(sum(len(ids) for name, ids in row.items() if name.endswith("_ids")) for row in shards.train),
+        tuning=tuning,
+        checkpointing=bool(trainer.args.activation_checkpointing),
+    )
 
 
 def _facts(recipe: TrainRecipe, start: Start, shards: Shards, trainer: Any) -> dict[str, Any]:
@@ -170,6 +305,7 @@ def _facts(recipe: TrainRecipe, start: Start, shards: Shards, trainer: Any) -> d
         "tuning": start.train.tuning,
         "parameters": {"trained": trained, "all": total},
         "arguments": trainer.args.to_dict(),
+        "processes": processes.count(),
         "versions": run.versions(),
         "shards": shards.path.as_posix(),
         "data": dict(shards.manifest),
@@ -185,6 +321,10 @@ def _announce(facts: Mapping[str, Any], shards: Shards, trainer: Any, console: C
     if facts["tuning"] == "freeze":
         console.print(f"trained: {tuning.trained(trainer.model)}", highlight=False)
     console.print(f"rows: {len(shards.train):,} to train on{held_out}; run: {trainer.args.output_dir}")
+    if trainer.args.save_only_model:
+        console.print("[yellow]checkpoints hold weights only (save_only_model): this run cannot go on after a stop[/]")
+    if (processes.count() == 1) and torch.cuda.device_count() > 1:
+        console.print(f"{torch.cuda.device_count()} GPUs are here, one is used; --gpus N uses N")
     if count := aside.in_manifest(shards.manifest):
         console.print(f"[yellow]rows set aside, with their reason in {shards.path}/ledger.parquet: {count:,}[/]")
     if facts["sample"]:
