@@ -177,7 +177,7 @@ def test_the_odd_rows_of_sharegpt_zh_are_explained(real_data: Path, tmp_path: Pa
     """Seven rows do not alternate: six end on a question and lose it, one has no answer at all. The ledger says so."""
     source = Source(path=str(real_data / "multiturn" / "sharegpt_zh_1K_format.jsonl"))
     plain, edited = (
-        process(pipeline.works_of(DataRecipe(sources=(source,), steps=steps), Path(), tmp_path, None)[1][0])
+        process(next(pipeline.works_of(DataRecipe(sources=(source,), steps=steps), Path(), tmp_path, None)[1]))
         for steps in ((), ({"step": "leading_answer"}, {"step": "trailing_question"}, {"step": "merge_turns"}))
     )
 
