@@ -17,12 +17,14 @@ from qdata import aside
 from qdata.errors import QdataError
 from qdata.recipe import DataRecipe
 from qtrain import model as models
-from qtrain import plot, run
+from qtrain import plot, run, trackers
 from qtrain.callbacks import Dashboard, Journal
 from qtrain.data import Shards, open_shards, packed
 from qtrain.recipe import Train, TrainRecipe
+from qtrain.samples import Samples
 from qtrain.sft import ShardTrainer, sft_arguments
 from qtrain.start import Start, decide
+from qtrain.watch import Watch
 
 PROVEN_ROWS = 16  # of each split, drawn by seed; all of them take `qdata verify` minutes on a large set
 
@@ -45,6 +47,7 @@ def train(recipe: TrainRecipe, output: Path, console: Console, *, strict: bool =
     folder = run.create(output / recipe.stem)
     arguments.output_dir = str(folder)
     trainer = _trainer(model, start.train, arguments, shards, tokenizer)
+    _be_seen(trainer, recipe, shards, console)
     facts = _facts(recipe, start, shards, trainer)
     _announce(facts, shards, trainer, console)
 
@@ -127,6 +130,16 @@ def _trainer(model: Any, train: Train, arguments: Any, shards: Shards, tokenizer
     return trainer
 
 
+def _be_seen(trainer: Any, recipe: TrainRecipe, shards: Shards, console: Console) -> None:
+    """What a person sees of the run beside its log: trackers, steps.jsonl with spikes, answers to [eval] prompts."""
+    folder = Path(trainer.args.output_dir)
+    trackers.settle(trainer, folder, recipe.stem)
+    trainer.watch = Watch(folder, shards, console)
+    trainer.add_callback(trainer.watch)
+    raw = shards.manifest.get("kind") == "text"
+    trainer.add_callback(Samples(folder, recipe.eval, trainer.processing_class, console, raw=raw))
+
+
 def _fit(trainer: Any, folder: Path, title: str, complete: Callable[[Path], None], console: Console) -> dict[str, Any]:
     """Run the training loop; returns steps, seconds of training, and the last losses."""
     trainer.add_callback(Journal(folder, title, complete))
@@ -135,7 +148,7 @@ def _fit(trainer: Any, folder: Path, title: str, complete: Callable[[Path], None
         output = trainer.train()
     result = {"steps": output.global_step, "train_seconds": round(output.metrics["train_runtime"], 1)}
     if trainer.eval_dataset is not None:
-        result["eval_loss"] = trainer.evaluate()["eval_loss"]
+        result |= {key: value for key, value in trainer.evaluate().items() if key.startswith("eval_loss")}
     history = trainer.state.log_history
     if losses := plot.curve(history, "loss")[1]:
         result["loss"] = losses[-1]
