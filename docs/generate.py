@@ -48,7 +48,7 @@ def recipe() -> str:
     from qdata import plugin
     from qdata.recipe import DataRecipe, Source
     from qdata.rows import global_steps, steps
-    from qtrain.recipe import Lora, Model, StandIn, Train
+    from qtrain.recipe import Eval, Lora, Model, StandIn, Train
 
     parts = [NOTE, "# Recipe\n"]
     tables = {
@@ -57,6 +57,7 @@ def recipe() -> str:
         "[model]": Model,
         "[train]": Train,
         "[train.lora]": Lora,
+        "[eval]": Eval,
         "[stand_in]": StandIn,
     }
     parts += [_table(title, cls) for title, cls in tables.items()]

@@ -12,8 +12,6 @@ from qdata.errors import QdataError, did_you_mean
 
 _NAMES = ("clearml", "comet_ml", "mlflow", "swanlab", "tensorboard", "trackio", "wandb")
 """Trackers by transformers' names, which are those of their packages."""
-_HOMES = {"swanlab": ("SWANLAB_LOG_DIR", "SWANLAB_PROJECT"), "wandb": ("WANDB_DIR", "WANDB_PROJECT")}
-"""The variables that say where a tracker writes and under which project; their own defaults lie beside the runs."""
 
 
 def chosen(given: Mapping[str, Any]) -> list[str]:
@@ -46,12 +44,26 @@ def settle(trainer: Any, run: Path, project: str) -> None:
 
     `run`/tensorboard/, `run`/swanlab/, `run`/wandb/.
     """
-    for name in trainer.args.report_to:
-        if name in _HOMES:
-            home, title = _HOMES[name]
-            folder = run / ("" if name == "wandb" else name)  # W&B makes a folder of its name itself
-            os.environ.setdefault(home, str(folder.resolve()))
-            os.environ.setdefault(title, project)
+    if "wandb" in trainer.args.report_to:
+        os.environ.setdefault("WANDB_DIR", str(run.resolve()))  # W&B makes a folder of its name in it
+        os.environ.setdefault("WANDB_PROJECT", project)
+    if "swanlab" in trainer.args.report_to and trainer.is_world_process_zero():
+        _begin_swanlab(run, project)
     for callback in trainer.callback_handler.callbacks:
         if type(callback).__name__ == "TensorBoardCallback" and callback.logging_dir is None:
             callback.logging_dir = str(run / "tensorboard")
+
+
+def _begin_swanlab(run: Path, project: str) -> None:
+    """Begin SwanLab's run, which transformers 5.23 cannot: it takes `get_run()` for None, and since 0.8 that raises."""
+    import swanlab
+
+    home = Path(os.environ.get("SWANLAB_LOG_DIR", run / "swanlab"))
+    home.mkdir(parents=True, exist_ok=True)
+    try:
+        swanlab.init(project=os.environ.get("SWANLAB_PROJECT", project), name=run.name, log_dir=str(home))
+    except Exception as error:  # of its network, its login, its server: all of them mean that nothing would be logged
+        raise QdataError(
+            f"[train] report_to: SwanLab does not begin: {error}. Log in with `swanlab login`, or set SWANLAB_MODE to "
+            "offline (logs into the run, `swanlab sync` sends them later) or local"
+        ) from None

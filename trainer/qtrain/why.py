@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def table(report: Mapping[str, Any], limit: int) -> Group:
     first = report["rows"][0]
     more = len(report["rows"]) - limit
     lines = [f"and {more:,} more, with --limit or --json"] if more > 0 else []
-    lines.append(f"its tokens: qdata show {report['shards']} --row {json.dumps(first['row'], ensure_ascii=False)}")
+    lines.append(f"its tokens: qdata show {report['shards']} --row {shlex.quote(first['row'])}")
     return Group(said, Text(f"around it: {around}", style="dim"), rows, *map(Text, lines))
 
 
