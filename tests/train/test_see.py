@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -205,6 +206,27 @@ def test_trackers_are_transformers_names(monkeypatch: pytest.MonkeyPatch) -> Non
     assert trackers.chosen({}) == []
     with pytest.raises(QdataError, match=r"report_to = swanlab: its package is not installed. `pip install swanlab`"):
         trackers.chosen({"report_to": "swanlab"})
+
+
+def test_swanlab_is_begun_in_the_runs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before transformers' callback, which cannot. (Tried with swanlab 0.10.3; here a stand-in for the package.)"""
+    begun: list[dict[str, str]] = []
+    monkeypatch.setitem(sys.modules, "swanlab", SimpleNamespace(init=lambda **how: begun.append(how)))
+    for name in ("SWANLAB_LOG_DIR", "SWANLAB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(report_to=["swanlab"]), is_world_process_zero=lambda: True,
+        callback_handler=SimpleNamespace(callbacks=[]),
+    )  # fmt: skip
+    trackers.settle(trainer, tmp_path, "muice")
+    assert begun == [{"project": "muice", "name": tmp_path.name, "log_dir": str(tmp_path / "swanlab")}]
+
+    def refuses(**_: Any) -> None:
+        raise RuntimeError("no login.")
+
+    monkeypatch.setitem(sys.modules, "swanlab", SimpleNamespace(init=refuses))
+    with pytest.raises(QdataError, match=r"SwanLab does not begin: no login\. Log in with .*SWANLAB_MODE"):
+        trackers.settle(trainer, tmp_path, "muice")
 
 
 def test_a_tracker_that_is_missing_stops_before_a_run_is_made(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

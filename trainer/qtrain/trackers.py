@@ -63,7 +63,8 @@ def _begin_swanlab(run: Path, project: str) -> None:
     try:
         swanlab.init(project=os.environ.get("SWANLAB_PROJECT", project), name=run.name, log_dir=str(home))
     except Exception as error:  # of its network, its login, its server: all of them mean that nothing would be logged
+        why = str(error).rstrip(".")
         raise QdataError(
-            f"[train] report_to: SwanLab does not begin: {error}. Log in with `swanlab login`, or set SWANLAB_MODE to "
+            f"[train] report_to: SwanLab does not begin: {why}. Log in with `swanlab login`, or set SWANLAB_MODE to "
             "offline (logs into the run, `swanlab sync` sends them later) or local"
         ) from None
