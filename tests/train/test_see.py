@@ -139,6 +139,10 @@ def test_after_pretraining_the_text_goes_on(project: Path, tiny: Path) -> None:
     assert given == [loaded.tokenizer("good night", add_special_tokens=False)["input_ids"]]
     (entry,) = lines(project / "samples.jsonl")
     assert (entry["step"], entry["prompt"]) == (7, "good night")
+    again = samples.Samples(project, asked, loaded.tokenizer, Console(file=io.StringIO()), raw=True)
+    again.on_train_begin(args, state, None)
+    again.on_train_end(args, state, None, model=loaded.model)
+    assert len(lines(project / "samples.jsonl")) == 1, "asked again at the step it goes on from"
     state.global_step = 5
     callback.on_train_begin(args, state, None)
     assert lines(project / "samples.jsonl") == [], "a run that goes on from step 5 has not answered at step 7"

@@ -48,8 +48,11 @@ def once(history: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     for entry in history:
         while kept and kept[-1]["step"] > entry["step"]:
             kept.pop()
-        again = [old for old in kept if old["step"] == entry["step"] and _kind(old) == _kind(entry)]
-        kept = [old for old in kept if old not in again] if again else kept
+        at = len(kept) - 1
+        while at >= 0 and kept[at]["step"] == entry["step"]:
+            if _kind(kept[at]) == _kind(entry):
+                del kept[at]
+            at -= 1
         kept.append(entry)
     return kept
 

@@ -36,8 +36,9 @@ class Samples(TrainerCallback):  # type: ignore[misc]  # transformers is not typ
         self.last = -1
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.is_world_process_zero:
-            steps.rewind(self.run / FILE, state.global_step)
+        file = self.run / FILE
+        done = steps.rewind(file, state.global_step) if state.is_world_process_zero else steps.read(file)
+        self.last = max((one["step"] for one in done if one["step"] <= state.global_step), default=-1)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         self._sample(args, state, model)

@@ -175,7 +175,7 @@ def _entry(step: int, heard: list[Any], names: tuple[str, ...]) -> dict[str, Any
         "trained": int(trained),
         "rows": rows,
         "losses": [_number(one[0], one[1], _DIGITS) for one in costs],
-        "sources": dict(sorted(of_source.items())),
+        "sources": {name: sums for name, sums in sorted(of_source.items()) if math.isfinite(sums[0])},
     }
 
 
