@@ -48,7 +48,7 @@ def recipe() -> str:
     from qdata import plugin
     from qdata.recipe import DataRecipe, Source
     from qdata.rows import global_steps, steps
-    from qtrain.recipe import Freeze, Lora, Model, StandIn, Train
+    from qtrain.recipe import Eval, Freeze, Lora, Model, StandIn, Train
 
     parts = [NOTE, "# Recipe\n"]
     tables = {
@@ -58,6 +58,7 @@ def recipe() -> str:
         "[train]": Train,
         "[train.lora]": Lora,
         "[train.freeze]": Freeze,
+        "[eval]": Eval,
         "[stand_in]": StandIn,
     }
     parts += [_table(title, cls) for title, cls in tables.items()]

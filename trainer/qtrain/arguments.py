@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from qdata.errors import QdataError
-from qtrain import processes
+from qtrain import processes, trackers
 from qtrain.exact import keep_best, refuse_order
 from qtrain.recipe import Train
 from qtrain.tuning import needs_bitsandbytes
@@ -41,8 +41,9 @@ def make(train: Train, *, rows: int, validation: bool, say: Say = lambda text: N
     for part in ("", "_kwargs"):
         if f"gradient_checkpointing{part}" in given:
             given.setdefault(f"activation_checkpointing{part}", given.pop(f"gradient_checkpointing{part}"))
-    defaults = {"report_to": "none", "dataloader_pin_memory": _gpu(), "activation_checkpointing": True}
+    defaults = {"dataloader_pin_memory": _gpu(), "activation_checkpointing": True}
     fixed: dict[str, Any] = {
+        "report_to": trackers.chosen(given) or "none",
         "max_length": None,
         "remove_unused_columns": False,
         "include_num_input_tokens_seen": "all",

@@ -36,6 +36,10 @@ class Chat:
 
         Greedy, so that the same model gives the same answer.
         """
+        return self.complete(self.prompt(messages), limit, emit)
+
+    def complete(self, text: str, limit: int, emit: Callable[[str], None] | None = None) -> str:
+        """How `text` goes on, at most `limit` tokens; the rest as for `answer`."""
         import torch
         from transformers import TextStreamer
 
@@ -45,9 +49,9 @@ class Chat:
                     emit(text)
 
         # The template writes every control token itself; the tokenizer must add none.
-        inputs = self.tokenizer(self.prompt(messages), add_special_tokens=False, return_tensors="pt")
+        inputs = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")
         inputs = inputs.to(self.model.device)
-        with torch.inference_mode():
+        with torch.no_grad():  # inference_mode would leave tensors behind that a model in training cannot use
             output = self.model.generate(
                 **inputs,
                 generation_config=self._greedy(limit),

@@ -1,4 +1,4 @@
-"""`qtrain RECIPE.toml`, `qtrain chat`, `qtrain export`: arguments in, one library call, one report."""
+"""`qtrain RECIPE.toml`, `qtrain chat`, `qtrain export` …: arguments in, one library call, one report."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from qdata.cli_base import Group
 from qdata.paths import shipped
+from qtrain import cli_see
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 
@@ -40,6 +41,8 @@ def main() -> None:
     qtrain chat runs/muice --ask "你是谁" --before   ask once, beside the model it started from
     qtrain export runs/muice -o muxue              a plain Hugging Face folder
     qtrain doctor                                  what this machine can train
+    qtrain plot runs/muice -o loss.png             losses, of several runs too
+    qtrain why runs/muice --step 120               what a step was trained on
     """
     # Where it is installed peft imports it, and it tells everyone of a CPU kernel that it would have liked to load.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -222,6 +225,9 @@ def _console() -> Console:
 def _print(report: Any) -> None:
     click.echo(json.dumps(report, ensure_ascii=False, indent=2))
 
+
+for _command in (cli_see.plot, cli_see.why):
+    main.add_command(_command)
 
 if __name__ == "__main__":
     main()

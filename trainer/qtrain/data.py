@@ -1,9 +1,10 @@
 """From shards to batches: open them memory-mapped, flatten rows into one, keep neighbours apart.
 
-A batch is one row of T tokens, however many conversations lie in it: `input_ids`, `labels`, `position_ids`, each
-[1, T], and no attention mask. transformers builds the block-diagonal mask from positions that start again at 0, for
-eager, sdpa, flex and flash alike, but only without a mask and without a key-value cache; with either of them
-neighbours would read each other, silently. `tests/train/test_packed.py` guards every backend.
+A batch is one row of T tokens, however many conversations lie in it: `input_ids`, `labels`, `position_ids`, each [1,
+T], and no attention mask. Beside them go numbers that say where it came from, which no model sees. transformers builds
+the block-diagonal mask from positions that start again at 0, for eager, sdpa, flex and flash alike, but only without a
+mask and without a key-value cache; with either of them neighbours would read each other, silently.
+`tests/train/test_packed.py` guards every backend.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
@@ -26,8 +28,20 @@ IGNORED = -100
 
 Row = Mapping[str, Any]
 Batch = dict[str, Tensor]
-_COLUMNS = ("input_ids", "labels", "seq_lengths", "weights", "prompt_ids", "chosen_ids", "rejected_ids")
+_COLUMNS = (
+    "input_ids",
+    "labels",
+    "seq_lengths",
+    "weights",
+    "prompt_ids",
+    "chosen_ids",
+    "rejected_ids",
+    "row",
+    "source",
+)
 _KINDS = {"sft": "chat", "pt": "text", "dpo": "preference"}
+ORIGIN = ("rows", "sources")
+"""What a batch says of its origin: the numbers of its rows in the split, and of each conversation's source."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,8 @@ class Shards:
     manifest: Mapping[str, Any]
     train: Any
     validation: Any | None
+    sources: tuple[str, ...] = ()
+    """The names that the rows' `source` numbers stand for."""
 
     @property
     def tokenizer(self) -> Path:
@@ -70,10 +86,39 @@ def open_shards(path: Path) -> Shards:
             f"{path}: no token of its rows is trained, every label is {IGNORED}: look at [data] loss, and at "
             "`train` and `weight` of the messages"
         )
+    sources: tuple[str, ...] = ()
+    if "seq_lengths" in parts["train"].column_names:  # preference pairs are not packed
+        sources = tuple(sorted({name for part in parts.values() for name in _sources(part).unique().to_pylist()}))
+        parts = {name: _numbered(part, sources) for name, part in parts.items()}
     picked = {
         name: part.select_columns([c for c in _COLUMNS if c in part.column_names]) for name, part in parts.items()
     }
-    return Shards(path, manifest, picked["train"], picked.get("validation"))
+    return Shards(path, manifest, picked["train"], picked.get("validation"), sources)
+
+
+def _sources(part: Any) -> pa.ChunkedArray:
+    """The source of every conversation, in order."""
+    return pc.list_flatten(part.data.column("sources"))
+
+
+def _numbered(part: Any, sources: Sequence[str]) -> Any:
+    """`part` with `row`, the row's number, and `source`, the number of each packed conversation's source (int32)."""
+    from datasets import Dataset, concatenate_datasets
+    from datasets.table import InMemoryTable
+
+    numbers = pc.index_in(_sources(part), value_set=pa.array(sources, pa.string())).combine_chunks()
+    ends = pc.cumulative_sum(pc.list_value_length(part.data.column("sources"))).combine_chunks().cast(pa.int32())
+    offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
+    columns = {"row": pa.array(range(len(part)), pa.int32()), "source": pa.ListArray.from_arrays(offsets, numbers)}
+    return concatenate_datasets([part, Dataset(InMemoryTable(pa.table(columns)))], axis=1)
+
+
+def row_ids(shards: Shards, indices: Sequence[int]) -> list[str]:
+    """The ids of the conversations in these rows of the train split."""
+    from datasets import load_from_disk
+
+    rows = load_from_disk(str(shards.path))["train"].select_columns(["rows"])
+    return [one for index in indices for one in rows[index]["rows"]]
 
 
 def fits(shards: Shards, stage: str) -> None:
@@ -93,20 +138,13 @@ def _trains(part: Any) -> bool:
     return any(pc.any(pc.not_equal(pc.list_flatten(batch["labels"]), IGNORED)).as_py() for batch in batches)
 
 
-def row_ids(shards: Shards, indices: Sequence[int]) -> list[str]:
-    """The ids of the conversations in these rows of the train split."""
-    from datasets import load_from_disk
-
-    rows = load_from_disk(str(shards.path))["train"].select_columns(["rows"])
-    return [one for index in indices for one in rows[index]["rows"]]
-
-
 def packed(rows: Sequence[Row]) -> Batch:
     """Rows of the shards as one flat row without padding.
 
-    Returns `input_ids`, `labels`, `position_ids`, each [1, T] int64, and `weights` [1, T] float32 where the rows have
-    them. Positions start at 0 in every sequence. The first label of every sequence is ignored: the loss pairs each
-    label with the token before it, which there is the end of a neighbour.
+    Returns `input_ids`, `labels`, `position_ids`, each [1, T] int64, `weights` [1, T] float32 where the rows have them,
+    and of numbered rows `rows` [1, number of rows] and `sources` [1, number of sequences], int64. Positions start at 0
+    in every sequence. The first label of every sequence is ignored: the loss pairs each label with the token before it,
+    which there is the end of a neighbour.
     """
     lengths = [length for row in rows for length in row["seq_lengths"]]
     batch = {
@@ -119,6 +157,9 @@ def packed(rows: Sequence[Row]) -> Batch:
     batch["labels"][0, _starts(lengths)] = IGNORED
     if "weights" in rows[0]:
         batch["weights"] = _flat((row["weights"] for row in rows), torch.float32)
+    if "row" in rows[0]:
+        batch["rows"] = torch.tensor([[row["row"] for row in rows]])
+        batch["sources"] = _flat(row["source"] for row in rows)
     return batch
 
 

@@ -55,4 +55,5 @@ def with_spare(dataset: Any) -> Any:
     if "input_ids" in spare and "labels" in spare:
         spare |= {"input_ids": [0], "labels": [IGNORED], "seq_lengths": [1]}
         spare |= {"weights": [0.0]} if "weights" in spare else {}
+        spare |= {"row": -1, "source": [-1]} if "row" in spare else {}  # nobody's
     return concatenate_datasets([dataset, Dataset.from_list([spare], features=dataset.features)])

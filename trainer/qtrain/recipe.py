@@ -131,6 +131,20 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Eval:
+    """`[eval]`: what the model is asked at every evaluation and after the last step; answers are greedy.
+
+    They are shown, and kept with how much in them is said again in the run's samples.jsonl. Training is not disturbed.
+    """
+
+    prompts: tuple[str, ...] = option(
+        (), "questions, each in a conversation of its own; of stage pt texts to go on with"
+    )
+    system: str | None = option(None, "a system message to send; default: none, the template has its own")
+    max_new_tokens: int = option(64, "length of an answer, in tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
 class StandIn:
     """`[stand_in]`: a small Qwen2 from random weights, for a machine that cannot reach the model of the recipe."""
 
@@ -156,6 +170,7 @@ class TrainRecipe:
     """`[train]` as `[stand_in.train]` leaves it."""
     path: Path
     table: Mapping[str, Any]
+    eval: Eval = field(default_factory=Eval)
 
     @property
     def stem(self) -> str:
@@ -175,7 +190,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> TrainRecipe:
     """
     table = read_toml(path, overrides)
     mistakes: list[str] = []
-    tables = ("data", "model", "train", "stand_in")
+    tables = ("data", "model", "train", "eval", "stand_in")
     mistakes += [f"{key}: no such table.{did_you_mean(key, tables)}" for key in table if key not in tables]
     data = structure(DataRecipe, table.get("data", {}), "data", mistakes)
     model = _model(table.get("model", {}), mistakes)
@@ -183,6 +198,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> TrainRecipe:
     train = _train(given, "train", mistakes)
     if model is not None and train is not None:
         mistakes += _clashes(model, train)
+    asked = structure(Eval, table.get("eval", {}), "eval", mistakes)
+    if asked is not None and asked.max_new_tokens < 1:
+        mistakes.append(f"eval.max_new_tokens: wanted 1 or more, got {asked.max_new_tokens}")
     stand_in = structure(StandIn, table["stand_in"], "stand_in", mistakes) if "stand_in" in table else None
     if stand_in is not None:
         mistakes += [f"stand_in.{told}" for told in _misfits(stand_in)]
@@ -193,9 +211,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> TrainRecipe:
     merged = _train({**given, **over}, "stand_in.train", mistakes)
     refuse(path, mistakes)
     assert data is not None and model is not None and train is not None and merged is not None
+    assert asked is not None
     return TrainRecipe(
-        data=data, model=model, train=train, stand_in=stand_in, stand_in_train=merged, path=path, table=table
-    )
+        data=data, model=model, train=train, stand_in=stand_in, stand_in_train=merged, path=path, table=table,
+        eval=asked,
+    )  # fmt: skip
 
 
 def _misfits(stand_in: StandIn) -> list[str]:

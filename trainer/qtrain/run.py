@@ -5,6 +5,9 @@ runs/<recipe>/<date>-<time>/
     manifest.json    what was trained on what, by which versions
     log.jsonl        every logged number
     loss.png
+    steps.jsonl      the rows of every step, and what each conversation in them cost
+    samples.jsonl    what was answered to the recipe's [eval] prompts
+    tensorboard/     event files; swanlab/ and wandb/ where [train] report_to names them
     checkpoint-N/    model, tokenizer, chat template, recipe and manifest; what it takes to go on; checksums
     final/           the model after the last step, or the best one; there when the run is finished
     base/            the stand-in before training, where one was trained
@@ -55,6 +58,22 @@ def model_in(path: Path) -> Path:
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise QdataError(f"{path}: no such run or model folder.{did_you_mean(path.name, siblings) if siblings else ''}")
     raise QdataError(f"{path}: no model in it, neither config.json nor adapter_config.json nor a finished run")
+
+
+def find(path: Path) -> Path:
+    """The run that `path` means: a run itself, what lies in one, or the newest in a recipe's folder.
+
+    Raises QdataError where there is none.
+    """
+    for place in (path, path.parent):
+        if is_run(place) and not _is_model(place):
+            return place
+    runs = [inside for inside in path.iterdir() if is_run(inside)] if path.is_dir() and not _is_model(path) else []
+    if runs:
+        return max(runs, key=lambda inside: _order(inside.name))
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() and not path.exists() else []
+    hint = did_you_mean(path.name, siblings) if siblings else ""
+    raise QdataError(f"{path}: {'no run in it' if path.exists() else 'no such run'}; wanted runs/RECIPE/STAMP.{hint}")
 
 
 def _is_model(path: Path) -> bool:

@@ -10,6 +10,7 @@ from trl import SFTTrainer
 
 from qtrain.data import IGNORED, Batch
 from qtrain.exact import Exact
+from qtrain.watch import Watch, listening
 
 
 class ShardTrainer(Exact, SFTTrainer):  # type: ignore[misc]  # trl is not typed
@@ -20,6 +21,8 @@ class ShardTrainer(Exact, SFTTrainer):  # type: ignore[misc]  # trl is not typed
     """
 
     loss_is_scaled_for_ga = True
+    watch: Watch | None = None
+    """Hears which rows each step is made of, and what they cost."""
     _evaluated: Tensor
     """Σ weight · nll and Σ weight of the evaluation under way, on this process."""
 
@@ -36,6 +39,10 @@ class ShardTrainer(Exact, SFTTrainer):  # type: ignore[misc]  # trl is not typed
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The loss of one batch, a scalar; TRL's where no weights are given."""
+        with listening(self.watch, model, inputs):
+            return self._loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _loss(self, model: Any, inputs: Batch, return_outputs: bool, num_items_in_batch: Any) -> Any:
         total = _weights(inputs).sum() if num_items_in_batch is None else num_items_in_batch
         weights = inputs.pop("weights", None)
         if weights is None:
@@ -61,7 +68,15 @@ class ShardTrainer(Exact, SFTTrainer):  # type: ignore[misc]  # trl is not typed
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **more)
         nll, weight = self.accelerator.reduce(self._evaluated, reduction="sum").tolist()
         output.metrics[f"{metric_key_prefix}_loss"] = nll / max(weight, torch.finfo().tiny)
+        if self.watch is not None:
+            output.metrics.update(self.watch.evaluation(metric_key_prefix, self.accelerator))
         return output
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """One log entry; that of training with the loss of each source since the last."""
+        if self.watch is not None and "loss" in logs:
+            logs.update(self.watch.losses())
+        super().log(logs, start_time)
 
     def _send_telemetry(self) -> None:
         """Nothing: what is trained here, and that it is, stays here."""

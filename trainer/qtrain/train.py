@@ -19,17 +19,19 @@ from qdata import aside
 from qdata.errors import QdataError
 from qdata.recipe import DataRecipe
 from qtrain import arguments as args
-from qtrain import faults, plot, processes, run, scratch, tuning
+from qtrain import faults, plot, processes, run, scratch, trackers, tuning
 from qtrain import model as models
 from qtrain import resume as resumed
 from qtrain.callbacks import Dashboard, Journal
-from qtrain.data import Shards, open_shards, packed, row_ids
+from qtrain.data import Shards, fits, open_shards, packed, row_ids
 from qtrain.dpo import PreferenceTrainer
 from qtrain.faults import InterruptedRunError, NotFiniteError, Stop
 from qtrain.recipe import ADAPTERS, Train, TrainRecipe, changes_base
 from qtrain.resume import Unfinished
+from qtrain.samples import Samples
 from qtrain.sft import ShardTrainer
 from qtrain.start import Start, decide
+from qtrain.watch import Watch
 
 PROVEN_ROWS = 16  # of each split, drawn by seed; all of them take `qdata verify` minutes on a large set
 
@@ -75,6 +77,7 @@ def train(
         trainer.complete = _completing(trainer, start, shards, papers)
         if processes.rank() == 0:
             _begin(folder, start, shards, papers, found)
+        _be_seen(trainer, recipe, shards, console)
         result = _fit(trainer, start, folder, recipe.stem, shards, console, found)
         facts["result"] = {**result, "seconds": round(time.monotonic() - began, 1)}
         papers["manifest.json"] = _json(facts)
@@ -132,6 +135,7 @@ def prepare(
         found = None
     if found is not None and (versions := resumed.other_versions(found)):
         console.print(f"[bold yellow]other libraries than when this run began, it may not go on exactly:[/] {versions}")
+    fits(shards, start.train.stage)
     prove(shards, console)
     return found, start, shards
 
@@ -241,6 +245,17 @@ def _trainer(model: Any, train: Train, arguments: Any, shards: Shards, tokenizer
     return trainer
 
 
+def _be_seen(trainer: Any, recipe: TrainRecipe, shards: Shards, console: Console) -> None:
+    """What a person sees of the run beside its log: trackers, steps.jsonl with spikes, answers to [eval] prompts."""
+    folder = Path(trainer.args.output_dir)
+    trackers.settle(trainer, folder, recipe.stem)
+    if shards.sources:  # rows of packed conversations; pairs of answers have no loss of their own
+        trainer.watch = Watch(folder, shards, console)
+        trainer.add_callback(trainer.watch)
+    raw = shards.manifest.get("kind") == "text"
+    trainer.add_callback(Samples(folder, recipe.eval, trainer.processing_class, console, raw=raw))
+
+
 def _fit(
     trainer: Any, start: Start, folder: Path, title: str, shards: Shards, console: Console, found: Unfinished | None
 ) -> dict[str, Any]:
@@ -266,7 +281,7 @@ def _fit(
             raise full from None
     result = {"steps": output.global_step, "train_seconds": round(output.metrics["train_runtime"], 1)}
     if trainer.eval_dataset is not None:
-        result["eval_loss"] = trainer.evaluate()["eval_loss"]
+        result |= {key: value for key, value in trainer.evaluate().items() if key.startswith("eval_loss")}
     if trainer.args.load_best_model_at_end and trainer.state.best_global_step:
         result["best_step"] = trainer.state.best_global_step
         console.print(f"final/ is the model of step {result['best_step']}, which had the lowest eval_loss")
