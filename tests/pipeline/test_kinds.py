@@ -430,16 +430,21 @@ def test_trl_takes_the_columns_as_they_are(small: Path) -> None:
     assert batch["completion_mask"].sum(dim=1).tolist() == [len(row["completion_ids"]) for row in judged]
 
 
-def test_qtrain_names_what_it_does_not_train_on(small: Path) -> None:
-    """Pairs are no rows for SFT; documents are."""
+@pytest.mark.parametrize(("made", "stage"), [("chat", "sft"), ("text", "pt"), ("preference", "dpo"), ("judged", None)])
+def test_each_stage_of_qtrain_takes_its_kind(made: str, stage: str | None, small: Path) -> None:
+    """And refuses the others by name."""
     pytest.importorskip("torch")
-    from qtrain.data import open_shards
+    from qtrain.data import fits, open_shards
 
-    build(small, PAIRS, "pairs")
-    with pytest.raises(QdataError, match="shards of preference pairs"):
-        open_shards(Path("pairs"))
-    build(small, DOCUMENTS, "text", pack=64)
-    assert len(open_shards(Path("text")).train) > 1
+    rows = {"chat": [{"messages": said("q", "a")}], "text": DOCUMENTS, "preference": PAIRS, "judged": JUDGED}[made]
+    build(small, rows, "made", **({"pack": 64} if made == "text" else {}))
+    shards = open_shards(Path("made"))
+    for other in ("sft", "pt", "dpo"):
+        if other == stage:
+            fits(shards, other)
+        else:
+            with pytest.raises(QdataError, match=f"rows of kind {made}, and \\[train\\] stage = {other} wants"):
+                fits(shards, other)
 
 
 def test_the_ledger_says_where_they_went(small: Path) -> None:
