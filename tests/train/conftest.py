@@ -29,6 +29,11 @@ def conversations() -> list[list[dict[str, str]]]:
     return [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in ANSWERS.items()]
 
 
+def texts() -> list[str]:
+    """What a stand-in learns its vocabulary from: the contents of the conversations, and their roles."""
+    return [text for row in conversations() for message in row for text in (f"{message['role']}\n", message["content"])]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -40,7 +45,7 @@ def _few_threads() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole model folder."""
-    return stand_in.build(SMALL, conversations(), tmp_path_factory.mktemp("models") / "tiny")
+    return stand_in.build(SMALL, texts(), tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture

@@ -203,7 +203,7 @@ def test_a_tokenizer_too_large_for_the_model_is_refused(project: Path, tmp_path:
 
     from qtrain import stand_in
 
-    texts = [[{"role": "user", "content": "".join(chr(0x4E00 + i) for i in range(3000))}]]
+    texts = ["".join(chr(0x4E00 + i) for i in range(3000))]
     larger = stand_in.build(recipes.StandIn(**{**vars(SMALL), "vocab_size": 1000}), texts, tmp_path / "larger")
     with pytest.raises(QdataError, match="not its tokenizer"):
         go(f"data.tokenizer={larger}")

@@ -137,11 +137,11 @@ def test_a_cached_model_is_taken_without_asking_the_hub(
 
 
 def test_the_same_rows_make_the_same_stand_in(tiny: Path, tmp_path: Path) -> None:
-    from tests.train.conftest import SMALL, conversations
+    from tests.train.conftest import SMALL, texts
 
     from qtrain import stand_in
 
-    again = stand_in.build(SMALL, conversations(), tmp_path / "again")
+    again = stand_in.build(SMALL, texts(), tmp_path / "again")
     for file in tiny.iterdir():
         assert file.read_bytes() == (again / file.name).read_bytes(), file.name
 

@@ -155,7 +155,9 @@ class StandIn:
     intermediate_size: int = option(512, "width of the feed-forward layers")
     vocab_size: int = option(4000, "entries of its byte-level BPE, control tokens included; at most 8000")
     seed: int = option(0, "seed of its random weights")
-    train: Mapping[str, Any] = option({}, "replaces keys of [train]; no other table may")
+    train: Mapping[str, Any] = option(
+        {}, "replaces keys of [train], also on top of a run (from_run) that trained a stand-in; no other table may"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

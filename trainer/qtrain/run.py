@@ -80,6 +80,15 @@ def _is_model(path: Path) -> bool:
     return any((path / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
+def stand_in_reason(model: Path) -> str | None:
+    """Why a model folder holds a stand-in, or what was trained from one, by its manifest; None where it does not."""
+    manifest = model / "manifest.json"
+    if not manifest.is_file():
+        return None
+    reason: str | None = json.loads(manifest.read_text(encoding="utf-8")).get("stand_in_reason")
+    return reason
+
+
 def is_run(path: Path) -> bool:
     """Whether a folder is a run."""
     return (path / "recipe.toml").is_file()

@@ -7,7 +7,7 @@ rows, same recipe, same folder, byte for byte: what is proven on the stand-in ho
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,28 @@ CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 """Qwen2's control tokens, in id order. Like the vendor's they stand above the learned vocabulary."""
 
 
-def build(stand_in: StandIn, messages: Iterable[Iterable[dict[str, Any]]], directory: Path) -> Path:
-    """Make `directory` a model folder: tokenizer trained on the conversations' texts, random weights, config.
+def build(stand_in: StandIn, texts: Iterable[str], directory: Path) -> Path:
+    """Make `directory` a model folder: tokenizer trained on the `texts`, random weights, config.
 
     What is there gives way. Takes a few seconds for thousands of rows.
     """
     with whole(directory, replace=True) as partial:
         partial.mkdir()
-        size = _tokenizer(_texts(messages), stand_in.vocab_size, partial)
+        size = _tokenizer(texts, stand_in.vocab_size, partial)
         _weights(stand_in, size, partial)
     return directory
 
 
-def _texts(messages: Iterable[Iterable[dict[str, Any]]]) -> Iterator[str]:
-    for conversation in messages:
-        for message in conversation:
-            # The role names are part of every prompt a template writes.
-            yield f"{message['role']}\n"
-            yield message["content"] or ""
+def texts_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """All that CONVERSATION rows say, of every kind: documents, the messages of chats, both answers of a pair."""
+    for row in rows:
+        if row["text"] is not None:
+            yield row["text"]
+        for column in ("messages", "chosen", "rejected"):
+            for message in row[column] or ():
+                # The role names are part of every prompt a template writes.
+                yield f"{message['role']}\n"
+                yield message["content"] or ""
 
 
 def _tokenizer(texts: Iterable[str], size: int, directory: Path) -> int:

@@ -26,7 +26,7 @@ class Start:
     data: DataRecipe
     train: Train
     stand_in: str | None = None
-    """Why a stand-in is trained instead of the recipe's model; None where it is the model."""
+    """Why a stand-in, or what an earlier run made of one, is trained instead of the recipe's model; else None."""
     weights: bool = True
     """Whether `folder` holds weights; else its config.json is the shape of random ones."""
 
@@ -34,6 +34,7 @@ class Start:
 def decide(recipe: TrainRecipe, console: Console, *, strict: bool = False, build: bool = True) -> Start:
     """The recipe's model where it can be had; the stand-in only where its hub id is out of reach and there is no GPU.
 
+    A stage on top of an earlier run that was a rehearsal (`from_run`) is one too: trained as [stand_in.train] says.
     Rows are tokenized with the tokenizer of the model they are for, unless the recipe names another. Without `build` a
     stand-in is the one another process of this run has built.
     """
@@ -41,7 +42,13 @@ def decide(recipe: TrainRecipe, console: Console, *, strict: bool = False, build
     if wanted.from_run is not None:
         folder = run.model_in(Path(wanted.from_run))
         own = recipe.data.tokenizer or str(folder)
-        return Start(folder, folder.as_posix(), dataclasses.replace(recipe.data, tokenizer=own), recipe.train)
+        why = run.stand_in_reason(folder)
+        if strict and why is not None:
+            raise QdataError(f"{folder} was trained from a stand-in: {why}. --strict trains no stand-in")
+        train = recipe.train if why is None else recipe.stand_in_train
+        if why is not None:
+            console.print(f"[bold yellow]stand-in:[/] {folder} was trained from one, so this is a rehearsal as well")
+        return Start(folder, folder.as_posix(), dataclasses.replace(recipe.data, tokenizer=own), train, why)
     name = wanted.name or str(wanted.config_from)
     try:
         folder = models.find(name) if wanted.name is not None else models.find(name, weights=False)
@@ -68,7 +75,8 @@ def decide(recipe: TrainRecipe, console: Console, *, strict: bool = False, build
         from qdata import pipeline
 
         rows = pipeline.conversations(recipe.data, base=recipe.base)
-        stand_in.build(recipe.stand_in, rows["messages"].to_list(), built)
+        said = rows.select("text", "messages", "chosen", "rejected").iter_rows(named=True)
+        stand_in.build(recipe.stand_in, stand_in.texts_of(said), built)
     data = dataclasses.replace(recipe.data, tokenizer=str(built))
     # Under the real model's name, an adapter of the stand-in would be put on the real model.
     return Start(built, "../base", data, recipe.stand_in_train, why)

@@ -149,7 +149,7 @@ def _begin(folder: Path, start: Start, shards: Shards, papers: Mapping[str, str]
     run.write(folder, papers)
     if found is not None:
         resumed.rewind(found)
-    elif start.stand_in is not None:
+    elif start.name == "../base":
         shutil.copytree(start.folder, folder / "base")
         run.complete(folder / "base", shards.tokenizer, papers)
 
