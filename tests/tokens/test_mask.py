@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.tokens.test_render import frame_of
 from tests.tokens.test_vendor_parity import TOOLS, theirs
@@ -181,6 +181,7 @@ def test_trained_is_the_answer_and_its_stop_behind_its_serving_prompt(
     compared: list[int] = []
 
     @given(chats(TAGGED + FORGED, silent=True))
+    @example(([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], None))  # nobody refuses it
     @settings(max_examples=20, deadline=None)
     def law(case: tuple[list[Message], list[Any] | None]) -> None:
         messages, tools = case

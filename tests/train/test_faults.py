@@ -157,7 +157,7 @@ def test_shards_of_another_tokenizer(project: Path, tiny: Path, tmp_path: Path) 
     """As many ids, other words behind them."""
     from tests.train.conftest import SMALL
 
-    texts = [[{"role": "user", "content": "quite other words, quite other pieces, quite another tokenizer " * 9}]]
+    texts = ["quite other words, quite other pieces, quite another tokenizer " * 9]
     other = stand_ins.build(StandIn(**{**vars(SMALL), "vocab_size": 365}), texts, tmp_path / "other")
     said = told(go(f"data.tokenizer={other}"))
     assert "made with another tokenizer than the model's: id " in said and not Path("runs").exists()
