@@ -25,7 +25,7 @@ from qdata.errors import QdataError
 from qdata.recipe import DataRecipe, Source
 from qdata.rows import source
 from qdata.tokens import shards
-from qdata.tokens.tokenize import Encoder
+from qdata.tokens.encoder import Encoder
 
 MANY = [
     *(said(f"question {n}", f"answer {n}" * (1 + n % 7)) for n in range(40)),

@@ -24,12 +24,13 @@ from qdata import pipeline, report
 from qdata.errors import QdataError
 from qdata.recipe import DataRecipe, Source
 from qdata.tokens import fit, verify
+from qdata.tokens.encoder import load_encoder
 from qdata.tokens.render import render
 from qdata.tokens.samples import Samples, samples_of
 from qdata.tokens.split import split_long
 from qdata.tokens.table import TABLE
 from qdata.tokens.template import Template
-from qdata.tokens.tokenize import load_encoder, tokenize
+from qdata.tokens.tokenize import tokenize
 
 Row = dict[str, Any]
 

@@ -22,10 +22,11 @@ from tokenizers import Tokenizer
 
 from qdata.errors import QdataError
 from qdata.tokens import injection, thinking, vocabulary
+from qdata.tokens.encoder import Encoder, load_encoder
 from qdata.tokens.render import render
 from qdata.tokens.samples import Samples, samples_of
 from qdata.tokens.template import SHIPPED, Template
-from qdata.tokens.tokenize import Encoder, load_encoder, tokenize, weights_of
+from qdata.tokens.tokenize import tokenize, weights_of
 
 pytest.importorskip("transformers")
 

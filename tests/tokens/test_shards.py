@@ -23,7 +23,7 @@ from qdata.recipe import DataRecipe, Source
 from qdata.tokens import pack, shards
 from qdata.tokens.layout import Packed
 from qdata.tokens.samples import samples_of
-from qdata.tokens.tokenize import TABLE
+from qdata.tokens.table import TABLE
 
 IGNORED = -100
 

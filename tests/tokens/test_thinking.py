@@ -20,11 +20,12 @@ from qdata import pipeline
 from qdata.errors import QdataError
 from qdata.recipe import DataRecipe, Source
 from qdata.tokens import thinking
+from qdata.tokens.encoder import Encoder, load_encoder
 from qdata.tokens.render import PIECES, pieces, plain, render
 from qdata.tokens.samples import Samples, samples_of
 from qdata.tokens.table import UNTRAINED
 from qdata.tokens.template import Template
-from qdata.tokens.tokenize import Encoder, load_encoder, tokenize
+from qdata.tokens.tokenize import tokenize
 
 Message = dict[str, Any]
 

@@ -19,11 +19,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from qdata import schema
 from qdata.errors import QdataError
-from qdata.tokens import tokenize as module
+from qdata.tokens import encoder as module
+from qdata.tokens.encoder import Encoder, choose
 from qdata.tokens.render import plain, render
 from qdata.tokens.table import TABLE, gather
 from qdata.tokens.template import Template
-from qdata.tokens.tokenize import Encoder, tokenize
+from qdata.tokens.tokenize import tokenize
 
 STOP = "<|im_end|>"
 BEGINNINGS = ["", "\n", "\n\n", "\r\n", " ", "  \n ", "\t", "\u00a0", "\u2028", "!", "...\n", "'s", "\u0301", "\u0338"]
@@ -259,7 +260,7 @@ def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
         Encoder(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(QdataError, match=r"tokenizer\.json: not a tokenizer"):
-        Encoder(tmp_path)
+        choose(tmp_path, tmp_path / "cache")
 
 
 def test_the_proof_does_not_reach_what_it_proves() -> None:

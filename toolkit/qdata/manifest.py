@@ -74,6 +74,12 @@ def steps_of(done: Sequence[Done]) -> list[dict[str, Any]]:
     ]
 
 
+def encoded_by(done: Sequence[Done]) -> str:
+    """The library that encoded the parts, with its version."""
+    how = done[0].work.rendering if done else None
+    return f"{how.engine} {importlib.metadata.version(how.engine)}" if how else ""
+
+
 def of_build(
     planned: Plan, done: Sequence[Done], sums: dict[str, Any], splits: dict[str, Any], lengths: dict[str, Any]
 ) -> dict[str, Any]:
@@ -100,6 +106,7 @@ def of_build(
             "from": planned.tokenizer.origin,
             "sha256": done[0].work.rendering.tokenizer_sha256 if done and done[0].work.rendering else "",
         },
+        "encoder": {"engine": encoded_by(done), "checked": sum(d.checked for d in done), "slow": planned.slow},
         "rendered": {"by_shape": sum(d.by_shape for d in done), "by_row": sum(d.by_row for d in done)},
         "controls": sum(d.controls for d in done),
         "emptied_answers": sum(d.emptied for d in done),

@@ -30,6 +30,7 @@ from qdata.rows.parts import Bad, Part
 from qdata.rows.steps.placeholders import unfilled
 
 if TYPE_CHECKING:  # jinja2 and more, which who makes no tokens need not load
+    from qdata.tokens.encoder import Encoder
     from qdata.tokens.kind import Kind, Rendering
 
 Step = Callable[[pl.LazyFrame], pl.LazyFrame]
@@ -105,6 +106,7 @@ class Done(Read):
     unfilled_rows: int
     controls: int  # kept rows that held control tokens as text
     emptied: int  # answers of kept rows that were reasoning only, which the thinking policy removed
+    checked: int  # texts that the fast encoder and `tokenizers` both encoded, alike
 
     def ids(self) -> pl.Series:
         """The ids of all rows."""
@@ -138,11 +140,13 @@ def process(work: Work) -> Done:
     if (directory / "facts.json").is_file():
         facts = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
         return Done(work, directory, **facts)
+    if work.rendering:
+        _encoder(work.rendering).warm()  # while the rows are read
     frame, edits, bad = conversations(work)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with whole(directory, replace=True) as partial:
         partial.mkdir()
-        rendered = dict.fromkeys(("by_shape", "by_row", "controls", "emptied"), 0)
+        rendered = dict.fromkeys(("by_shape", "by_row", "controls", "emptied", "checked"), 0)
         refused: dict[str, str] = {}
         if work.rendering:
             frame, rendered, refused = _rendered(frame, work, work.rendering, partial / "tokens.arrow")
@@ -234,9 +238,15 @@ def kind_named(name: str) -> Kind:
 
 
 def _tokens(kept: pl.DataFrame, how: Rendering, kind: Kind, file: Path) -> dict[str, int]:
-    from qdata.tokens.tokenize import load_encoder
-
-    made = kind.make(kept, how, load_encoder(how.tokenizer))
+    encoder = _encoder(how)
+    before = encoder.checked
+    made = kind.make(kept, how, encoder)
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, made.table.schema) as writer:
         writer.write_table(made.table)
-    return made.counts
+    return made.counts | {"checked": encoder.checked - before}
+
+
+def _encoder(how: Rendering) -> Encoder:
+    from qdata.tokens.encoder import load_encoder
+
+    return load_encoder(how.tokenizer, how.engine)

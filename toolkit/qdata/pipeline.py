@@ -17,12 +17,13 @@ from typing import Any, TypeVar
 
 import polars as pl
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from qdata import aside, assemble, decide, plugin, report, schema
 from qdata.engine import local
 from qdata.errors import QdataError
-from qdata.part import NAMED, Work, kind_named, process
+from qdata.part import NAMED, Done, Work, kind_named, process
 from qdata.paths import cache_dir, shown, whole
 from qdata.recipe import DataRecipe, Source
 from qdata.rows import catalog, detect, draw, formats, hints, kinds, provenance, source
@@ -30,6 +31,7 @@ from qdata.rows.draw import Draw
 from qdata.rows.parts import Part
 from qdata.stepping import global_steps, local_steps, refuse_unknown_scores
 from qdata.tokens import locate
+from qdata.tokens.encoder import TOKENIZERS, DifferentIdsError, choose
 from qdata.tokens.kind import Rendering
 from qdata.tokens.template import Template, of_tokenizer, special_tokens
 
@@ -92,11 +94,17 @@ class Plan:
     works: list[Work]
     template: Template
     tokenizer: locate.Located
+    slow: str | None = None  # why `tokenizers` encodes, and nothing faster
 
     @property
     def kind(self) -> str:
         """What the rows are: chat, preference, judged or text."""
         return kind_of(self.inputs)
+
+    def without_fast(self, why: str) -> Plan:
+        """The same, encoded by `tokenizers`."""
+        works = [replace(w, rendering=replace(w.rendering, engine=TOKENIZERS)) for w in self.works if w.rendering]
+        return replace(self, works=works, slow=why)
 
     @property
     def fingerprint(self) -> str:
@@ -119,14 +127,12 @@ class Plan:
 
 def plan(recipe: DataRecipe, base: Path = Path()) -> Plan:
     """Resolves everything a recipe names: files, dialects, steps, template, tokenizer. Hashes the inputs."""
-    from qdata.tokens.tokenize import load_encoder
-
     _refuse_numbers(recipe)
     if recipe.pack and recipe.max_length is None:  # what is longer than a row fits into none
         recipe = dataclasses.replace(recipe, max_length=recipe.pack)
     cache = cache_dir()
     template, tokenizer = _template_and_tokenizer(recipe, base, cache)
-    encoder = load_encoder(tokenizer.directory)
+    encoder, why = choose(tokenizer.directory, cache)
     if encoder.id_of(template.stop) is None:
         raise QdataError(
             f"tokenizer {tokenizer.name}: has no token {template.stop!r}, which ends every answer of template "
@@ -144,9 +150,10 @@ def plan(recipe: DataRecipe, base: Path = Path()) -> Plan:
         encoder.sha256,
         specials=recipe.specials,
         split_over=recipe.max_length if recipe.too_long == "split" else None,
+        engine=encoder.engine,
     )
     inputs, works = works_of(recipe, base, cache, rendering)
-    return Plan(_settled(recipe, kind_of(inputs)), inputs, list(works), template, tokenizer)
+    return Plan(_settled(recipe, kind_of(inputs)), inputs, list(works), template, tokenizer, why)
 
 
 def kind_of(inputs: Sequence[Found]) -> str:
@@ -291,7 +298,7 @@ def run(
         refuse_samples(planned.inputs, strict)
         if not any(work.split == "train" for work in planned.works):
             raise QdataError("data.sources: nothing is named; wanted files, folders or a catalogue name")
-        done = list(progress(local.run(process, planned.works, workers), len(planned.works), "tokenizing", console))
+        planned, done = _made(planned, workers, console)
         told = aside.refuse(done, strict)
         refuse_unknown_scores((*planned.works[0].steps, *planned.works[0].global_steps), done)
         partial.mkdir()
@@ -299,6 +306,17 @@ def run(
     if console:
         report.set_aside(console, told)
     return manifest
+
+
+def _made(planned: Plan, workers: int, console: Console | None) -> tuple[Plan, list[Done]]:
+    """The parts of a plan, done; should the fast encoder fail its test on the way, of the plan without it."""
+    try:
+        total = len(planned.works)
+        return planned, list(progress(local.run(process, planned.works, workers), total, "tokenizing", console))
+    except DifferentIdsError as error:
+        if console:
+            console.print(f"[bold yellow]{escape(str(error))}; it all is encoded again, by tokenizers[/]")
+        return _made(planned.without_fast(str(error)), workers, console)
 
 
 def current(recipe: DataRecipe, output: Path, *, base: Path = Path(), strict: bool = False) -> bool:

@@ -15,6 +15,8 @@ import pyarrow as pa
 
 from qdata.errors import QdataError, RefusedRowsError
 from qdata.tokens import fit, injection, thinking
+from qdata.tokens.encoder import Encoder
+from qdata.tokens.fast import Ids
 from qdata.tokens.kind import Kind, Rendering
 from qdata.tokens.muted import Piece, Sample
 from qdata.tokens.render import plain, render
@@ -22,7 +24,7 @@ from qdata.tokens.samples import Ints, Samples
 from qdata.tokens.shown import refuse_unshown
 from qdata.tokens.table import TABLE, UNTRAINED, gather
 from qdata.tokens.template import Template
-from qdata.tokens.tokenize import Encoder, Ids, encode_distinct
+from qdata.tokens.tokenize import encode
 
 
 class Answers(Kind):
@@ -81,7 +83,7 @@ def answered(frame: pl.DataFrame, how: Rendering, encoder: Encoder) -> Answered:
     hidden, controls = injection.guarded(frame, encoder.controls, how.specials)
     rendered = render(how.template, hidden, how.think, of=prompt_and_answer, by=("first", "on"))
     pieces = rendered.pieces
-    _, offsets = encoded = encode_distinct(pieces["text"], encoder, controls > 0)
+    _, offsets = encoded = encode(pieces["text"], encoder, controls > 0)
     begins = np.flatnonzero((pieces["piece"] == 0).to_numpy())
     bounds = np.stack([offsets[begins], offsets[begins + 1], offsets[np.append(begins[1:], pieces.height)]], axis=1)
     return Answered(encoded[0], bounds, controls, rendered.by_shape, rendered.by_row)

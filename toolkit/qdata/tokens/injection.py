@@ -10,10 +10,10 @@ Turn tokens (the tokenizer's special tokens) become text in every role; tags tha
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -33,9 +33,8 @@ class Controls:
     tags: tuple[str, ...]
 
     @classmethod
-    def of(cls, tokenizer_json: bytes) -> Controls:
-        """Read from a tokenizer.json."""
-        added = json.loads(tokenizer_json).get("added_tokens", [])
+    def of(cls, added: Sequence[Mapping[str, Any]]) -> Controls:
+        """Of the `added_tokens` of a tokenizer.json."""
         return cls(
             tuple(t["content"] for t in added if t["special"]), tuple(t["content"] for t in added if not t["special"])
         )

@@ -15,10 +15,10 @@ import polars as pl
 import pyarrow as pa
 
 from qdata.tokens import fit
+from qdata.tokens.encoder import TOKENIZERS, Encoder
 from qdata.tokens.layout import Layout, Packed
 from qdata.tokens.samples import Ints, Samples
 from qdata.tokens.template import Template
-from qdata.tokens.tokenize import Encoder
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,12 @@ class Rendering:
     think: str = "keep"
     specials: str = "text"
     split_over: int | None = None  # conversations longer than this many tokens are cut into several
+    engine: str = TOKENIZERS  # what encodes; the ids are those of `tokenizers` either way
 
     @property
     def facts(self) -> list[Any]:
         """For the cache key."""
-        rest = [self.tokenizer_sha256, self.think, self.specials, self.split_over]
+        rest = [self.tokenizer_sha256, self.think, self.specials, self.split_over, self.engine]
         return [self.template.sha256, self.template.stop, dict(self.template.variables), *rest]
 
 

@@ -8,98 +8,19 @@ is never trained and would have merged becomes one piece with the end of its pro
 
 from __future__ import annotations
 
-import hashlib
-import json
-from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from qdata.errors import QdataError
-from qdata.tokens.injection import PRIVATE, Controls
+from qdata.tokens.encoder import FAST, Encoder, patched
+from qdata.tokens.fast import Ids, Offsets
+from qdata.tokens.injection import PRIVATE
 from qdata.tokens.muted import Piece
 from qdata.tokens.render import PIECES, split_at
 from qdata.tokens.table import MUTED, TABLE, UNTRAINED, gather
-from qdata.tokens.vocabulary import WORDS
-
-Ids = npt.NDArray[np.int32]
-Offsets = npt.NDArray[np.int64]
-
-BATCH = 16_384  # texts handed to the encoder at once; bounds the objects it holds
-
-
-class Encoder:
-    """Text → ids with the Hugging Face `tokenizers` library, from a folder that holds `tokenizer.json`."""
-
-    def __init__(self, directory: Path) -> None:
-        from tokenizers import Tokenizer
-
-        self.directory = directory
-        file = directory / "tokenizer.json"
-        if not file.is_file():
-            raise QdataError(f"{directory}: no tokenizer.json in it; wanted a folder saved by save_pretrained")
-        self._bytes = file.read_bytes()
-        try:
-            self._tokenizer = Tokenizer.from_buffer(self._bytes)
-        except Exception as error:  # tokenizers raises plain Exception
-            raise QdataError(f"{file}: not a tokenizer ({error})") from None
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        self.controls = Controls.of(self._bytes)
-        # Qwen's pre-tokeniser never joins a newline with a letter, a digit or an ideograph that follows it, and nothing
-        # composes with a newline under NFC. Of another one we know nothing, and look at every joint.
-        self.cuts_after_newline = json.dumps(WORDS)[1:-1].encode() in self._bytes or WORDS.encode() in self._bytes
-
-    @cached_property
-    def sha256(self) -> str:
-        """Of tokenizer.json."""
-        return hashlib.sha256(self._bytes).hexdigest()
-
-    def id_of(self, token: str) -> int | None:
-        """The id of a token, or None when the vocabulary has no such token."""
-        return self._tokenizer.token_to_id(token)
-
-    @cached_property
-    def _plain(self) -> Any:
-        """The same tokenizer without its added tokens: to it `<|im_end|>` is six tokens of text."""
-        from tokenizers import Tokenizer
-
-        return Tokenizer.from_str(json.dumps(json.loads(self._bytes) | {"added_tokens": [], "post_processor": None}))
-
-    def encode_hidden(self, text: str) -> Ids:
-        """The ids of one text in which control tokens were hidden (injection.py)."""
-        plain = lambda part: list(self._plain.encode(part, add_special_tokens=False).ids)  # noqa: E731
-        return np.array(self.controls.encode(text, plain, self.id_of), np.int32)
-
-    def encode(self, texts: list[str], *, plain: bool = False) -> tuple[Ids, Offsets]:
-        """The ids of all texts in one int32 array, and the len(texts) + 1 offsets of each text in it.
-
-        `plain`: control tokens in the texts are text like any other.
-        """
-        tokenizer = self._plain if plain else self._tokenizer
-        flat: list[Ids] = []
-        lengths = np.zeros(len(texts) + 1, np.int64)
-        for start in range(0, len(texts), BATCH):
-            batch = tokenizer.encode_batch_fast(texts[start : start + BATCH], add_special_tokens=False)
-            ids = [np.array(encoding.ids, np.int32) for encoding in batch]
-            lengths[start + 1 : start + 1 + len(ids)] = [len(i) for i in ids]
-            flat += ids
-        return (np.concatenate(flat) if flat else np.zeros(0, np.int32)), np.cumsum(lengths)
-
-
-def load_encoder(directory: Path) -> Encoder:
-    """The encoder of a folder; loaded once, as long as its tokenizer.json stays the same."""
-    file = directory / "tokenizer.json"
-    return _loaded(directory, file.stat().st_mtime_ns if file.is_file() else 0)
-
-
-@lru_cache(maxsize=2)
-def _loaded(directory: Path, stamp: int) -> Encoder:
-    return Encoder(directory)
 
 
 def tokenize(
@@ -111,7 +32,7 @@ def tokenize(
     hidden in texts (injection.py).
     """
     pieces = _as_served(pieces, encoder)
-    ids, offsets = encode_distinct(pieces["text"], encoder, hidden)
+    ids, offsets = encode(pieces["text"], encoder, hidden)
     first = (pieces["piece"] == 0).to_numpy()
     starts = np.flatnonzero(first)  # piece number at which each sample begins
     counts = np.diff(np.append(starts, pieces.height))
@@ -146,19 +67,23 @@ def weights_of(frame: pl.DataFrame) -> pl.DataFrame:
     return turns.explode("weight", "turn").filter(pl.col("weight").is_not_null()).select("index", "turn", "weight")
 
 
-def encode_distinct(texts: pl.Series, encoder: Encoder, hidden: bool) -> tuple[Ids, Offsets]:
-    """Like `encoder.encode`, but a text that occurs often (the newline after every stop token) is encoded once."""
+def encode(texts: pl.Series, encoder: Encoder, hidden: bool) -> tuple[Ids, Offsets]:
+    """`encoder.encode`, some of it checked; `hidden`, that control tokens were hidden in texts (injection.py)."""
+    encoder.check(texts)
+    encoded = encoder.encode(texts.to_list()) if encoder.engine == FAST else _distinct(texts, encoder)
+    if not hidden:
+        return encoded
+    return patched(encoded, texts.str.contains(PRIVATE), lambda at: encoder.encode_hidden(texts[at]))
+
+
+def _distinct(texts: pl.Series, encoder: Encoder) -> tuple[Ids, Offsets]:
+    """A text that occurs often (the newline after every stop token) is encoded once: for a slow engine."""
     distinct = texts.unique(maintain_order=True)
     where = texts.to_frame("t").join(
         distinct.to_frame("t").with_row_index("n"), on="t", how="left", maintain_order="left"
     )
     which = where["n"].to_numpy().astype(np.int64)
     ids, offsets = encoder.encode(distinct.to_list())
-    if hidden:
-        runs = np.split(ids, offsets[1:-1])
-        for place in np.flatnonzero(distinct.str.contains(PRIVATE).to_numpy()):
-            runs[place] = encoder.encode_hidden(distinct[int(place)])
-        ids, offsets = np.concatenate(runs), np.concatenate([[0], np.cumsum([len(run) for run in runs])])
     lengths = np.diff(offsets)[which]
     out = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     return ids[gather(offsets[which], out)], out

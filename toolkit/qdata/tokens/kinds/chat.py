@@ -6,9 +6,10 @@ import polars as pl
 import pyarrow as pa
 
 from qdata.tokens import injection, split
+from qdata.tokens.encoder import Encoder
 from qdata.tokens.kind import Kind, Made, Rendering
 from qdata.tokens.render import Rendered, render
-from qdata.tokens.tokenize import Encoder, tokenize, weights_of
+from qdata.tokens.tokenize import tokenize, weights_of
 
 
 class Chat(Kind):

@@ -8,10 +8,10 @@ import polars as pl
 from qdata import schema
 from qdata.errors import RefusedRowsError
 from qdata.tokens import answers
+from qdata.tokens.encoder import Encoder
 from qdata.tokens.kind import Made, Rendering
 from qdata.tokens.layout import Layout, SideBySide, lengths_of
 from qdata.tokens.samples import Samples
-from qdata.tokens.tokenize import Encoder
 
 
 class Judged(answers.Answers):

@@ -9,11 +9,12 @@ import polars as pl
 
 from qdata import schema
 from qdata.tokens import answers
+from qdata.tokens.encoder import Encoder
+from qdata.tokens.fast import Ids
 from qdata.tokens.kind import Made, Rendering
 from qdata.tokens.layout import Layout, SideBySide, lengths_of
 from qdata.tokens.samples import Bools, Ints, Samples
 from qdata.tokens.table import gather
-from qdata.tokens.tokenize import Encoder, Ids
 
 ANSWERS = ("chosen", "rejected")
 

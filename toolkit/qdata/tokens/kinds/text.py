@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from qdata.errors import QdataError
 from qdata.tokens import fit, injection
+from qdata.tokens.encoder import Encoder
 from qdata.tokens.kind import Kind, Made, Rendering
 from qdata.tokens.samples import Samples
 from qdata.tokens.table import TABLE
-from qdata.tokens.tokenize import Encoder
 
 END = "<|endoftext|>"
 
@@ -42,7 +42,8 @@ class Text(Kind):
         controls = 0 if how.specials == "keep" else int(held.sum())
         if controls and how.specials == "error":
             raise injection.refusal(kept.filter(held)["row"])
-        ids, offsets = encoder.encode(texts.to_list(), plain=how.specials == "text")
+        encoder.check(texts.filter(~held))
+        ids, offsets = encoder.encode_plain(texts) if how.specials == "text" else encoder.encode(texts.to_list())
         ends = offsets + np.arange(len(offsets))  # each document is one token longer
         closed = np.empty(ends[-1], np.int32)
         inside = np.ones(len(closed), np.bool_)
