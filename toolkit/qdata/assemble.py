@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qdata import decide, manifest, schema
+from qdata.arrays import to_arrow
 from qdata.errors import QdataError
 from qdata.part import Done, kind_named
 from qdata.paths import file_sha256
@@ -61,7 +62,7 @@ def assemble(planned: Plan, done: Sequence[Done], folder: Path) -> dict[str, Any
         bins = _bins(mine.length, recipe)
         written, where = shards.write_split(mine, bins, row_ids, sources, folder, split, layout)
         places.append(where)
-        facts = _split_facts(mine, bins, written, recipe.pack, sources.take(pa.array(mine.conversation)))
+        facts = _split_facts(mine, bins, written, recipe.pack, sources.take(to_arrow(mine.conversation)))
         splits[split] = facts | kind.counts(mine) | {"longest": int(kind.lengths(mine).max())}
     book = _ledger(rows, kept, gone, decisions, done, places)
     lengths = {
@@ -225,7 +226,7 @@ def _growth(samples: Samples, sources: pa.Array) -> dict[str, Any]:
     starts = samples.groups
     counts = pl.DataFrame(
         {
-            "source": sources.take(pa.array(starts)),
+            "source": sources.take(to_arrow(starts)),
             "tokens": np.add.reduceat(samples.length, starts),
             "longest": np.maximum.reduceat(samples.length, starts),
         }

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from qdata.arrays import to_arrow
 from qdata.errors import QdataError, RefusedRowsError
 from qdata.tokens import fit, injection, thinking
 from qdata.tokens.encoder import Encoder
@@ -161,17 +162,18 @@ def table(index: Ints, ids: Ids, starts: Ints, stops: Ints) -> pa.Table:
     lengths = stops - starts
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     count, pieces = starts.shape
-    per_sample = pa.array(np.arange(count + 1, dtype=np.int32) * np.int32(pieces))
+    per_sample = to_arrow(np.arange(count + 1, dtype=np.int32) * np.int32(pieces))
     turns = np.tile(np.array([UNTRAINED, *range(pieces - 1)], np.int32), count)
     of_each = {
         "piece_ends": np.cumsum(lengths, axis=1).astype(np.int32).ravel(),
         "turns": turns,
         "weights": np.ones(count * pieces, np.float32),
     }
+    ids = ids[gather(starts.ravel(), offsets)]
     columns = {
-        "index": pa.array(index, pa.uint32()),
-        "skipped": pa.array(np.zeros(count, np.int32)),
-        "input_ids": pa.LargeListArray.from_arrays(pa.array(offsets[::pieces]), ids[gather(starts.ravel(), offsets)]),
-        **{name: pa.ListArray.from_arrays(per_sample, pa.array(values)) for name, values in of_each.items()},
+        "index": to_arrow(index.astype(np.uint32)),
+        "skipped": to_arrow(np.zeros(count, np.int32)),
+        "input_ids": pa.LargeListArray.from_arrays(to_arrow(offsets[::pieces]), to_arrow(ids)),
+        **{name: pa.ListArray.from_arrays(per_sample, to_arrow(values)) for name, values in of_each.items()},
     }
     return pa.table(columns, schema=TABLE)

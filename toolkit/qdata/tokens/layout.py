@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from qdata import schema
+from qdata.arrays import to_arrow
 from qdata.tokens.samples import Ints, Samples
 from qdata.tokens.table import gather
 
@@ -37,14 +38,14 @@ class Packed:
         """The samples of a row one behind the other."""
         ids, trained, weights = part.copied()
         begins = np.concatenate([np.zeros(1, np.int64), np.cumsum(part.length)])
-        offsets = pa.array(begins[sequences].astype(np.int32))
+        offsets = to_arrow(begins[sequences].astype(np.int32))
         labels = np.where(trained, ids, np.int32(IGNORED))
-        lengths = pa.array(sequences.astype(np.int32)), pa.array(part.length.astype(np.int32))
+        lengths = to_arrow(sequences.astype(np.int32)), to_arrow(part.length.astype(np.int32))
         return {
-            "input_ids": pa.ListArray.from_arrays(offsets, pa.array(ids)),
-            "labels": pa.ListArray.from_arrays(offsets, pa.array(labels)),
+            "input_ids": pa.ListArray.from_arrays(offsets, to_arrow(ids)),
+            "labels": pa.ListArray.from_arrays(offsets, to_arrow(labels)),
             "seq_lengths": pa.ListArray.from_arrays(*lengths),
-            "weights": pa.ListArray.from_arrays(offsets, pa.array(weights)),
+            "weights": pa.ListArray.from_arrays(offsets, to_arrow(weights)),
         }
 
 
@@ -69,8 +70,8 @@ class SideBySide:
         out: dict[str, pa.Array] = {}
         for number, name in enumerate(self.names):
             offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths[:, number])])
-            values = pa.array(ids[gather(starts[:, number], offsets)])
-            out[name] = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values)
+            values = to_arrow(ids[gather(starts[:, number], offsets)])
+            out[name] = pa.ListArray.from_arrays(to_arrow(offsets.astype(np.int32)), values)
         if self.labels is not None:
             out["label"] = self.labels.gather(part.conversation).to_arrow()
         return out

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from qdata.arrays import to_numpy
 from qdata.tokens.table import MUTED, gather
 
 Ints = npt.NDArray[np.int64]
@@ -115,7 +116,7 @@ def samples_of(tables: Sequence[pa.Table], bases: Sequence[int], loss: str, expa
     columns: list[list[Any]] = []
     pieces_before = 0
     for number, (table, base) in enumerate(zip(tables, bases, strict=True)):
-        index, skipped = (table[name].to_numpy().astype(np.int64) for name in ("index", "skipped"))
+        index, skipped = (_joined(table[name].chunks).astype(np.int64) for name in ("index", "skipped"))
         ids, offsets = _flat(table["input_ids"])
         ends, per_sample = _flat(table["piece_ends"])
         turns, _ = _flat(table["turns"])
@@ -170,9 +171,12 @@ def _flat(column: pa.ChunkedArray) -> tuple[npt.NDArray[Any], Ints]:
     """The values of a list column in one array, and its offsets."""
     if column.num_chunks == 1:
         array = column.chunk(0)
-        offsets = array.offsets.to_numpy().astype(np.int64)
-        return array.values.to_numpy()[offsets[0] : offsets[-1]], offsets - offsets[0]
-    lengths = [np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks]
+        offsets = to_numpy(array.offsets).astype(np.int64)
+        return to_numpy(array.values)[offsets[0] : offsets[-1]], offsets - offsets[0]
+    lengths = [np.diff(to_numpy(chunk.offsets)) for chunk in column.chunks]
     offsets = np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
-    values = [chunk.flatten().to_numpy() for chunk in column.chunks]
-    return np.concatenate(values) if values else np.zeros(0, np.int32), offsets
+    return _joined([chunk.flatten() for chunk in column.chunks]), offsets
+
+
+def _joined(chunks: Sequence[pa.Array]) -> npt.NDArray[Any]:
+    return np.concatenate([to_numpy(chunk) for chunk in chunks]) if chunks else np.zeros(0, np.int32)

@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from qdata.arrays import to_arrow
 from qdata.errors import QdataError
 from qdata.paths import file_sha256
 from qdata.tokens.layout import IGNORED as IGNORED
@@ -89,7 +90,7 @@ def _batch(
 ) -> pa.RecordBatch:
     part = samples.take(np.arange(offsets[0], offsets[-1]))
     sequences = offsets - offsets[0]
-    of_row, which = pa.array(sequences.astype(np.int32)), pa.array(part.conversation)
+    of_row, which = to_arrow(sequences.astype(np.int32)), to_arrow(part.conversation)
     made = layout.columns(part, sequences)
     made |= {n: pa.ListArray.from_arrays(of_row, c.take(which)) for n, c in (("rows", rows), ("sources", sources))}
     return pa.record_batch([made[name] for name in columns.names], schema=columns)

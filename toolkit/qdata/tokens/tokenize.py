@@ -15,6 +15,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from qdata.arrays import to_arrow
 from qdata.tokens.encoder import FAST, Encoder, patched
 from qdata.tokens.fast import Ids, Offsets
 from qdata.tokens.injection import PRIVATE
@@ -38,15 +39,15 @@ def tokenize(
     counts = np.diff(np.append(starts, pieces.height))
     token_starts = np.append(offsets[starts], offsets[-1])
     ends = offsets[1:] - np.repeat(token_starts[:-1], counts)
-    piece_offsets = pa.array(np.append(starts, pieces.height).astype(np.int32))
+    piece_offsets = to_arrow(np.append(starts, pieces.height).astype(np.int32))
     return pa.table(
         [
-            pa.array(pieces["index"].to_numpy()[starts], pa.uint32()),
-            pa.array(np.zeros(len(starts), np.int32)),
-            pa.LargeListArray.from_arrays(pa.array(token_starts), pa.array(ids)),
-            pa.ListArray.from_arrays(piece_offsets, pa.array(ends.astype(np.int32))),
-            pa.ListArray.from_arrays(piece_offsets, pa.array(pieces["turn"].to_numpy())),
-            pa.ListArray.from_arrays(piece_offsets, pa.array(_weights(pieces, weights))),
+            to_arrow(pieces["index"].to_numpy()[starts]),
+            to_arrow(np.zeros(len(starts), np.int32)),
+            pa.LargeListArray.from_arrays(to_arrow(token_starts), to_arrow(ids)),
+            pa.ListArray.from_arrays(piece_offsets, to_arrow(ends.astype(np.int32))),
+            pa.ListArray.from_arrays(piece_offsets, to_arrow(pieces["turn"].to_numpy())),
+            pa.ListArray.from_arrays(piece_offsets, to_arrow(_weights(pieces, weights))),
         ],
         schema=TABLE,
     )

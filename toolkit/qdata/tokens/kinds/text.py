@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from qdata.arrays import to_arrow
 from qdata.errors import QdataError
 from qdata.tokens import fit, injection
 from qdata.tokens.encoder import Encoder
@@ -49,17 +50,17 @@ class Text(Kind):
         inside = np.ones(len(closed), np.bool_)
         inside[ends[1:] - 1] = False
         closed[inside], closed[~inside] = ids, end
-        pieces = pa.array(np.arange(len(ends), dtype=np.int32))
+        pieces = to_arrow(np.arange(len(ends), dtype=np.int32))
         of_each = {
             "piece_ends": np.diff(ends).astype(np.int32),
             "turns": np.zeros(len(texts), np.int32),
             "weights": np.ones(len(texts), np.float32),
         }
         columns = {
-            "index": pa.array(np.arange(len(texts)), pa.uint32()),
-            "skipped": pa.array(np.zeros(len(texts), np.int32)),
-            "input_ids": pa.LargeListArray.from_arrays(pa.array(ends), pa.array(closed)),
-            **{name: pa.ListArray.from_arrays(pieces, pa.array(values)) for name, values in of_each.items()},
+            "index": to_arrow(np.arange(len(texts), dtype=np.uint32)),
+            "skipped": to_arrow(np.zeros(len(texts), np.int32)),
+            "input_ids": pa.LargeListArray.from_arrays(to_arrow(ends), to_arrow(closed)),
+            **{name: pa.ListArray.from_arrays(pieces, to_arrow(values)) for name, values in of_each.items()},
         }
         return Made(pa.table(columns, schema=TABLE), controls)
 
