@@ -14,7 +14,7 @@ from typing import Any, get_args
 import click
 from rich.markup import escape
 
-from qdata import cli_clean, cli_ledger, cli_look, cli_report, cli_score, cli_system
+from qdata import cli_cache, cli_clean, cli_ledger, cli_look, cli_report, cli_score, cli_system
 from qdata.cli_base import Group, Persona, console, fraction_or_number, input_options, persona_values, sources_of
 from qdata.cli_rows import row_options, write_rows
 from qdata.errors import QdataError
@@ -156,7 +156,7 @@ for _command in (
     cli_clean.clean, cli_system.system, cli_score.score, cli_score.filter_rows, cli_score.dedup,
     cli_ledger.why, cli_ledger.ledger, cli_ledger.diff,
     cli_look.catalog, cli_look.formats, cli_look.template, cli_look.show, cli_look.verify,
-    cli_report.report,
+    cli_report.report, cli_cache.cache,
 ):  # fmt: skip
     main.add_command(_command)
 

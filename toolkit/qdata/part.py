@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pyarrow as pa
 
-from qdata import decide, plugin, schema
+from qdata import cache, decide, plugin, schema
 from qdata.decide import GlobalStep
 from qdata.errors import RefusedRowsError
 from qdata.paths import whole
@@ -136,10 +136,9 @@ def process(work: Work) -> Done:
 
     Rows that cannot be read or rendered are dropped with their reason; whether that is allowed is not decided here.
     """
-    directory = work.cache / "parts" / work.key[:2] / work.key
-    if (directory / "facts.json").is_file():
-        facts = json.loads((directory / "facts.json").read_text(encoding="utf-8"))
-        return Done(work, directory, **facts)
+    directory = cache.part_folder(work.cache, work.key)
+    if known := cache.finished(directory):
+        return Done(work, directory, **known)
     if work.rendering:
         _encoder(work.rendering).warm()  # while the rows are read
     frame, edits, bad = conversations(work)
@@ -154,7 +153,7 @@ def process(work: Work) -> Done:
         open_ones = unfilled(kept.lazy()).collect()
         both = itertools.zip_longest(((b.ordinal, b.reason) for b in bad), refused.items())  # some of each are named
         aside = [one for pair in both for one in pair if one]
-        facts = {
+        facts: dict[str, Any] = {
             "rows": frame.height,
             "kept": kept.height,
             "aside": aside[:NAMED],
@@ -168,7 +167,7 @@ def process(work: Work) -> Done:
         frame.write_parquet(partial / "conversations.parquet", compression="zstd", compression_level=1)
         edits.write_parquet(partial / "edits.parquet")
         decide.write_sketches(kept, work.global_steps, partial)
-        (partial / "facts.json").write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+        cache.finish(partial, facts)
     return Done(work, directory, **facts)
 
 

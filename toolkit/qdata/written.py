@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from qdata import decide, part, plugin, schema
+from qdata import cache, decide, part, plugin, schema
 from qdata.paths import whole
 from qdata.rows import exact, formats, kinds, ledger, scores
 from qdata.rows.columns import struct_fields
@@ -82,9 +82,9 @@ def write(writing: Writing) -> Written:
     Rows that cannot be expressed are dropped with the reason; whether that is allowed is not decided here.
     """
     work = writing.work
-    directory = work.cache / "parts" / writing.key[:2] / writing.key
-    if (directory / "facts.json").is_file():
-        return Written(work, directory, **exact.loads((directory / "facts.json").read_bytes()))
+    directory = cache.part_folder(work.cache, writing.key)
+    if known := cache.finished(directory):
+        return Written(work, directory, **known)
     frame, edits, bad = part.conversations(work)
     form = plugin.find(formats, writing.to)
     out = _written(form, frame, writing)
@@ -114,7 +114,7 @@ def write(writing: Writing) -> Written:
         if work.global_steps:
             kept.write_parquet(partial / "kept.parquet", compression_level=1)
             decide.write_sketches(kept, work.global_steps, partial)
-        (partial / "facts.json").write_bytes(exact.dumps(facts))
+        cache.finish(partial, facts)
     return Written(work, directory, **facts)
 
 
