@@ -1,19 +1,14 @@
-"""Every write-up has its recipe, with the values that are on record; and the three stages from scratch run as one."""
+"""Every write-up has its recipe, with the values that are on record. That they run: test_rehearsals.py."""
 
 from __future__ import annotations
 
-import io
-import json
-import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from rich.console import Console
 
 from qtrain import recipe as recipes
-from qtrain.train import train
 
 ROOT = Path(__file__).parents[2]
 COSINE = {"lr_scheduler_type": "cosine", "warmup_steps": 0.1, "bf16": True}
@@ -76,20 +71,23 @@ def test_a_recipe_is_the_run_it_is_after(name: str) -> None:
     assert loaded.stand_in is not None
 
 
-@pytest.mark.slow
-def test_three_stages_from_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each learns its rows, starts where the one before ended, and stays a rehearsal by its own word."""
-    monkeypatch.chdir(tmp_path)
-    torch.set_num_threads(os.cpu_count() or 1)
-    for stage in ("pt", "sft", "dpo"):
-        report = train(
-            recipes.load(ROOT / f"recipes/mini-qwen-{stage}.toml"), Path("runs"), Console(file=io.StringIO())
-        )
-        if not report["stand_in"]:
-            pytest.skip("the real shape is in the cache")
-        text = (Path(report["run"]) / "log.jsonl").read_text(encoding="utf-8")
-        log = [entry for line in text.splitlines() if "loss" in (entry := json.loads(line))]
-        assert log[-1]["loss"] < log[0]["loss"]
-        assert report["sample"] is True
-    margins = [entry["rewards/margins"] for entry in log]
-    assert margins[-1] > margins[0] + 0.1
+RECIPES = sorted(file.stem for file in (ROOT / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_says_how_it_is_run(name: str) -> None:
+    """In its first lines, and in its row of docs/recipes.md."""
+    command = f"qtrain recipes/{name}.toml"
+    head = (ROOT / "recipes" / f"{name}.toml").read_text(encoding="utf-8").split("\n[")[0]
+    assert all(line.startswith("#") for line in head.splitlines() if line) and command in head
+    rows = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8").splitlines()
+    assert sum(line.startswith(f"| `{name}` |") and command in line for line in rows) == 1
+
+
+def test_the_three_stages_are_asked_the_same() -> None:
+    """What pretraining goes on with and the other two answer, in both languages, long enough to hear a repetition."""
+    asked = {recipes.load(ROOT / f"recipes/mini-qwen-{stage}.toml").eval for stage in ("pt", "sft", "dpo")}
+    assert len(asked) == 1
+    prompts = next(iter(asked)).prompts
+    chinese = [prompt for prompt in prompts if re.search("[\u4e00-\u9fff]", prompt)]
+    assert len(chinese) >= 3 and len(prompts) - len(chinese) >= 3

@@ -124,6 +124,17 @@ def test_a_local_folder_is_taken_with_its_tokenizer(recipe: Any, tiny: Path) -> 
     assert begun.train is recipe.train
 
 
+def test_what_was_exported_from_a_rehearsal_is_one(recipe: Any, tiny: Path, tmp_path: Path) -> None:
+    """Named as a model, too: else the second of two stages would pass for the real thing."""
+    folder = shutil.copytree(tiny, tmp_path / "exported")
+    (folder / "manifest.json").write_text('{"stand_in_reason": "no hub"}', encoding="utf-8")
+    named = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, name=str(folder)))
+    begun = decide(named)
+    assert (begun.folder, begun.stand_in) == (folder, "no hub") and begun.train is recipe.stand_in_train
+    with pytest.raises(QdataError, match="was trained from a stand-in: no hub"):
+        decide(named, strict=True)
+
+
 def test_a_cached_model_is_taken_without_asking_the_hub(
     monkeypatch: pytest.MonkeyPatch, hub: Any, recipe: Any, tiny: Path, tmp_path: Path
 ) -> None:

@@ -90,7 +90,7 @@ def test_every_refused_key_is_one_somebody_could_write() -> None:
 @pytest.mark.parametrize(
     ("address", "wanted"),
     [
-        # mission.md, part 1, the ms-swift run
+        # docs/recipes.md, part 1, the ms-swift run
         ("model.name", "Qwen/Qwen2-1.5B-Instruct"),
         ("train.tuning", "full"),
         ("train.arguments.num_train_epochs", 5),

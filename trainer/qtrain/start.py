@@ -34,21 +34,14 @@ class Start:
 def decide(recipe: TrainRecipe, console: Console, *, strict: bool = False, build: bool = True) -> Start:
     """The recipe's model where it can be had; the stand-in only where its hub id is out of reach and there is no GPU.
 
-    A stage on top of an earlier run that was a rehearsal (`from_run`) is one too: trained as [stand_in.train] says.
+    What stands on an earlier run that was a rehearsal, or on its export, is one too: trained as [stand_in.train] says.
     Rows are tokenized with the tokenizer of the model they are for, unless the recipe names another. Without `build` a
     stand-in is the one another process of this run has built.
     """
     wanted = recipe.model
     if wanted.from_run is not None:
         folder = run.model_in(Path(wanted.from_run))
-        own = recipe.data.tokenizer or str(folder)
-        why = run.stand_in_reason(folder)
-        if strict and why is not None:
-            raise QdataError(f"{folder} was trained from a stand-in: {why}. --strict trains no stand-in")
-        train = recipe.train if why is None else recipe.stand_in_train
-        if why is not None:
-            console.print(f"[bold yellow]stand-in:[/] {folder} was trained from one, so this is a rehearsal as well")
-        return Start(folder, folder.as_posix(), dataclasses.replace(recipe.data, tokenizer=own), train, why)
+        return _known(recipe, folder, folder.as_posix(), str(folder), console, strict)
     name = wanted.name or str(wanted.config_from)
     try:
         folder = models.find(name) if wanted.name is not None else models.find(name, weights=False)
@@ -57,8 +50,7 @@ def decide(recipe: TrainRecipe, console: Console, *, strict: bool = False, build
     else:
         if wanted.name is None:  # the shape says nothing of a tokenizer: [data] does, or the template
             return Start(folder, f"random weights in the shape of {name}", recipe.data, recipe.train, weights=False)
-        own = recipe.data.tokenizer or (str(folder) if models.is_local(name) else name)
-        return Start(folder, name, dataclasses.replace(recipe.data, tokenizer=own), recipe.train)
+        return _known(recipe, folder, name, str(folder) if models.is_local(name) else name, console, strict)
     refusal = f"{name} is neither in the cache nor to be had: {why}"
     if strict:
         raise QdataError(f"{refusal}. --strict trains no stand-in")
@@ -80,3 +72,14 @@ def decide(recipe: TrainRecipe, console: Console, *, strict: bool = False, build
     data = dataclasses.replace(recipe.data, tokenizer=str(built))
     # Under the real model's name, an adapter of the stand-in would be put on the real model.
     return Start(built, "../base", data, recipe.stand_in_train, why)
+
+
+def _known(recipe: TrainRecipe, folder: Path, name: str, tokenizer: str, console: Console, strict: bool) -> Start:
+    """Start from the weights in `folder`, as the rehearsal that they come from, if they do."""
+    why = run.stand_in_reason(folder)
+    if strict and why is not None:
+        raise QdataError(f"{folder} was trained from a stand-in: {why}. --strict trains no stand-in")
+    if why is not None:
+        console.print(f"[bold yellow]stand-in:[/] {folder} was trained from one, so this is a rehearsal as well")
+    data = dataclasses.replace(recipe.data, tokenizer=recipe.data.tokenizer or tokenizer)
+    return Start(folder, name, data, recipe.train if why is None else recipe.stand_in_train, why)
