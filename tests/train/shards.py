@@ -47,3 +47,17 @@ def write(
             (path / "tokenizer" / file).write_bytes((tokenizer / file).read_bytes())
         (path / "tokenizer" / "chat_template.jinja").write_text(TEMPLATE)
     return path
+
+
+def pairs(sources: Sequence[str] = ("one", "two")) -> tuple[str, ...]:
+    """Write preference pairs of each source into the current directory; what makes of a recipe one for them."""
+    told = [("who are you", "Muxue.", "Qwen."), ("one plus one", "That makes two.", "No idea, maybe three or so."),
+            ("good night", "Sleep well!", "So what?")]  # fmt: skip
+    held = json.dumps(dict(zip(("prompt", "chosen", "rejected"), told[0], strict=True))) + "\n"
+    for source in sources:
+        rows = [{"prompt": f"{source}: {q}", "chosen": a, "rejected": b} for q, a, b in told]
+        Path(f"{source}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows) + held, encoding="utf-8")
+    Path("held-pairs.jsonl").write_text(held * 3, encoding="utf-8")
+    named = ", ".join(f'{{path="{source}.jsonl", name="{source}"}}' for source in sources)
+    validation = 'data.validation=[{path="held-pairs.jsonl", name="held"}]'
+    return (f"data.sources=[{named}]", validation, "train.stage=dpo")

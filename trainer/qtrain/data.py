@@ -16,6 +16,7 @@ from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -52,7 +53,7 @@ class Shards:
     manifest: Mapping[str, Any]
     train: Any
     validation: Any | None
-    sources: tuple[str, ...] = ()
+    sources: tuple[str, ...]
     """The names that the rows' `source` numbers stand for."""
 
     @property
@@ -86,10 +87,8 @@ def open_shards(path: Path) -> Shards:
             f"{path}: no token of its rows is trained, every label is {IGNORED}: look at [data] loss, and at "
             "`train` and `weight` of the messages"
         )
-    sources: tuple[str, ...] = ()
-    if "seq_lengths" in parts["train"].column_names:  # preference pairs are not packed
-        sources = tuple(sorted({name for part in parts.values() for name in _sources(part).unique().to_pylist()}))
-        parts = {name: _numbered(part, sources) for name, part in parts.items()}
+    sources = tuple(sorted({name for part in parts.values() for name in _sources(part).unique().to_pylist()}))
+    parts = {name: _numbered(part, sources) for name, part in parts.items()}
     picked = {
         name: part.select_columns([c for c in _COLUMNS if c in part.column_names]) for name, part in parts.items()
     }
@@ -102,14 +101,17 @@ def _sources(part: Any) -> pa.ChunkedArray:
 
 
 def _numbered(part: Any, sources: Sequence[str]) -> Any:
-    """`part` with `row`, the row's number, and `source`, the number of each packed conversation's source (int32)."""
+    """`part` with `row`, the row's number, and `source`, that of the source of each conversation in it (int32)."""
     from datasets import Dataset, concatenate_datasets
     from datasets.table import InMemoryTable
 
     numbers = pc.index_in(_sources(part), value_set=pa.array(sources, pa.string())).combine_chunks()
     ends = pc.cumulative_sum(pc.list_value_length(part.data.column("sources"))).combine_chunks().cast(pa.int32())
     offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
-    columns = {"row": pa.array(range(len(part)), pa.int32()), "source": pa.ListArray.from_arrays(offsets, numbers)}
+    columns = {
+        "row": pa.array(np.arange(len(part), dtype=np.int32)),
+        "source": pa.ListArray.from_arrays(offsets, numbers),
+    }
     return concatenate_datasets([part, Dataset(InMemoryTable(pa.table(columns)))], axis=1)
 
 

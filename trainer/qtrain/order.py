@@ -47,7 +47,8 @@ class Order(Sampler[int]):
 def with_spare(dataset: Any) -> Any:
     """`dataset` with one more row at its end: a single token that is not trained, and so weighs nothing in a loss.
 
-    Rows without `input_ids` and `labels` (preference pairs) get their first row instead, which then counts twice.
+    Rows without `input_ids` and `labels` (preference pairs) get a copy of their first row, which weighs nothing where a
+    batch holds no other pair.
     """
     from datasets import Dataset, concatenate_datasets
 
@@ -55,5 +56,5 @@ def with_spare(dataset: Any) -> Any:
     if "input_ids" in spare and "labels" in spare:
         spare |= {"input_ids": [0], "labels": [IGNORED], "seq_lengths": [1]}
         spare |= {"weights": [0.0]} if "weights" in spare else {}
-        spare |= {"row": -1, "source": [-1]} if "row" in spare else {}  # nobody's
+    spare |= {"row": -1, "source": [-1]} if "row" in spare else {}  # nobody's
     return concatenate_datasets([dataset, Dataset.from_list([spare], features=dataset.features)])

@@ -249,9 +249,8 @@ def _be_seen(trainer: Any, recipe: TrainRecipe, shards: Shards, console: Console
     """What a person sees of the run beside its log: trackers, steps.jsonl with spikes, answers to [eval] prompts."""
     folder = Path(trainer.args.output_dir)
     trackers.settle(trainer, folder, recipe.stem)
-    if shards.sources:  # rows of packed conversations; pairs of answers have no loss of their own
-        trainer.watch = Watch(folder, shards, console)
-        trainer.add_callback(trainer.watch)
+    trainer.watch = Watch(folder, shards, console)
+    trainer.add_callback(trainer.watch)
     raw = shards.manifest.get("kind") == "text"
     trainer.add_callback(Samples(folder, recipe.eval, trainer.processing_class, console, raw=raw))
 
