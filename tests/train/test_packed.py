@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,13 +28,28 @@ FLEX = pytest.param(
 )
 
 
+def of_each_token(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The nats of every trained token, sequence after sequence."""
+    labels = batch["labels"][:, 1:]
+    logits = model(**batch, use_cache=False).logits[:, :-1]
+    nats = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED)
+    return nats[labels != IGNORED]
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["right", "left"])
 @pytest.mark.parametrize("backend", ["eager", "sdpa", FLEX])
 @torch.no_grad()  # flex attention has no backward on a CPU
-def test_packed_loss_is_padded_loss(tiny: Path, backend: str) -> None:
+def test_packed_loss_is_padded_loss(tiny: Path, backend: str, left: bool) -> None:
+    """Token for token, and their mean; on whichever side the rectangle is padded, and with whatever."""
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32, attn_implementation=backend).eval()
-    flat = model(**packed(ROWS), use_cache=False).loss
-    square = model(**padded(ROWS, pad=0), use_cache=False).loss
-    assert flat.item() == pytest.approx(square.item(), rel=1e-5)
+    flat, loss = of_each_token(model, packed(ROWS)), model(**packed(ROWS), use_cache=False).loss
+    assert flat.numel() == sum(label != IGNORED for r in ROWS for label in r["labels"])
+    for pad in (0, 7):
+        batch = padded(ROWS, pad=pad, left=left)
+        if left:  # as a server counts them; without, transformers counts from the padding on
+            batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
+        torch.testing.assert_close(flat, of_each_token(model, batch), rtol=1e-5, atol=0)
+        assert loss.item() == pytest.approx(model(**batch, use_cache=False).loss.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("backend", ["eager", "sdpa", FLEX])

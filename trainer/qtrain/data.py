@@ -165,19 +165,23 @@ def packed(rows: Sequence[Row]) -> Batch:
     return batch
 
 
-def padded(rows: Sequence[Row], pad: int) -> Batch:
-    """The same sequences as a rectangle: one row each, padded on the right with `pad` (the textbook batch).
+def padded(rows: Sequence[Row], pad: int, *, left: bool = False) -> Batch:
+    """The same sequences as a rectangle: one row each, padded on the right (or `left`) with `pad`, the textbook batch.
 
     Returns `input_ids`, `labels`, `attention_mask`, each [sequences, longest] int64. Training never uses it; it is
     what `packed` must equal, loss for loss.
     """
     sequences = [piece for row in rows for piece in _sequences(row)]
     longest = max(len(ids) for ids, _ in sequences)
-    spare = [longest - len(ids) for ids, _ in sequences]
+
+    def filled(values: list[int], filler: int) -> list[int]:
+        spare = [filler] * (longest - len(values))
+        return spare + values if left else values + spare
+
     return {
-        "input_ids": torch.tensor([ids + [pad] * n for (ids, _), n in zip(sequences, spare, strict=True)]),
-        "labels": torch.tensor([labels + [IGNORED] * n for (_, labels), n in zip(sequences, spare, strict=True)]),
-        "attention_mask": torch.tensor([[1] * (longest - n) + [0] * n for n in spare]),
+        "input_ids": torch.tensor([filled(ids, pad) for ids, _ in sequences]),
+        "labels": torch.tensor([filled(labels, IGNORED) for _, labels in sequences]),
+        "attention_mask": torch.tensor([filled([1] * len(ids), 0) for ids, _ in sequences]),
     }
 
 

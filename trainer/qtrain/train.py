@@ -26,7 +26,7 @@ from qtrain.callbacks import Dashboard, Journal
 from qtrain.data import Shards, fits, open_shards, packed, row_ids
 from qtrain.dpo import PreferenceTrainer
 from qtrain.faults import InterruptedRunError, NotFiniteError, Stop
-from qtrain.recipe import ADAPTERS, Train, TrainRecipe, changes_base
+from qtrain.recipe import ADAPTERS, Train, TrainRecipe
 from qtrain.resume import Unfinished
 from qtrain.samples import Samples
 from qtrain.sft import ShardTrainer
@@ -124,10 +124,6 @@ def prepare(
     why = None
     if found is not None and not resumed.same_shards(found, shards.manifest):
         why = f"{found.folder}: {path} is not what this run began with, its rows or how they are made changed since"
-    elif found is not None and start.train.tuning in ADAPTERS and changes_base(start.train.lora):
-        why = (
-            f"{found.folder}: {start.train.lora.init_lora_weights} adapters are saved for the base as it was published"
-        )
     if found is not None and why is not None:
         if resume is not None:
             raise QdataError(f"{why}; it cannot go on exactly. Start a new run without --resume")
@@ -155,7 +151,9 @@ def _begin(folder: Path, start: Start, shards: Shards, papers: Mapping[str, str]
 
 
 def _completing(trainer: Any, start: Start, shards: Shards, papers: Mapping[str, str]) -> Callable[[Path], None]:
-    seal = tuning.sealer(trainer.model, start.train.lora) if start.train.tuning in ADAPTERS else None
+    seal = tuning.Sealer(trainer.model, start.train.lora) if start.train.tuning in ADAPTERS else None
+    if seal is not None and seal.first:
+        trainer.restore = seal.restore
 
     def complete(saved: Path) -> None:
         run.complete(saved, shards.tokenizer, papers)
