@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.train.shards import row
+from datasets import Dataset
+from tests.train.shards import row, write
 from transformers import AutoModelForCausalLM
 
 from qdata.errors import QdataError
-from qtrain.data import IGNORED, packed, padded
+from qtrain.data import IGNORED, Arrays, longest, open_shards, packed, padded
+from qtrain.order import with_spare
 
 ROWS = [row([5, 17, 9]), row([30]), row([3, 12])]
 FLEX = pytest.param(
@@ -97,6 +99,23 @@ def test_weights_are_carried() -> None:
     one = row([3, 2])
     batch = packed([{**one, "weights": [0.5] * 5}])
     assert batch["weights"].tolist() == [[0.5] * 5]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_batch_of_arrays_is_the_batch_of_lists(tmp_path: Path, weighted: bool) -> None:
+    """In any order, again and again, the spare row among them; and a batch can be written to."""
+    rows = [{**r, **({"weights": [0.5] * len(r["labels"])} if weighted else {})} for r in [*ROWS, row([1]), row([4])]]
+    dataset = with_spare(open_shards(write(tmp_path / "shards", rows)).train)
+    arrays = Arrays(dataset)
+    assert len(arrays) == len(dataset) == 6
+    for indices in ([0], [2, 0, 4], [5, 3], [1, 1], list(range(6))):
+        for _ in range(2):
+            one, other = packed(arrays.__getitems__(indices)), packed([dataset[i] for i in indices])
+            assert one.keys() == other.keys() and ("weights" in one) == weighted
+            for name, tensor in one.items():
+                assert tensor.dtype == other[name].dtype and torch.equal(tensor, other[name]), name
+                tensor.zero_()
+    assert longest(dataset) == 31 and longest(Dataset.from_list([{"a_ids": [1, 2], "b_ids": [1], "c": [1] * 9}])) == 3
 
 
 def test_lengths_that_do_not_add_up_are_refused() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
 
 from qdata.errors import QdataError
 
@@ -123,6 +124,12 @@ def row_ids(shards: Shards, indices: Sequence[int]) -> list[str]:
     return [one for index in indices for one in rows[index]["rows"]]
 
 
+def longest(part: Any) -> int:
+    """The tokens of the longest row of a split, of a preference pair with both answers."""
+    lists = [part.data.column(name) for name in part.column_names if name.endswith("_ids")]
+    return int(sum(np.asarray(pc.list_value_length(column)) for column in lists).max())
+
+
 def fits(shards: Shards, stage: str) -> None:
     """Raises QdataError where the rows are not of the kind that a `stage` of training wants."""
     kind = shards.manifest.get("kind", "chat")
@@ -140,28 +147,60 @@ def _trains(part: Any) -> bool:
     return any(pc.any(pc.not_equal(pc.list_flatten(batch["labels"]), IGNORED)).as_py() for batch in batches)
 
 
+class Arrays(TorchDataset[Row]):
+    """The rows of a `datasets.Dataset` with NumPy arrays for lists, views of Arrow's memory.
+
+    Left to itself it makes a Python object of every token, which takes longer than a small model's step on a GPU.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset.with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Row]:
+        """The rows with these numbers, as a DataLoader asks for a batch."""
+        table = self.dataset[list(indices)]
+        columns = [_arrays(table.column(name).combine_chunks()) for name in table.column_names]
+        return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _arrays(column: Any) -> Any:
+    """Of each row its value, or of a list column the array of its values."""
+    if not pa.types.is_list(column.type):
+        return column.to_numpy()
+    values, offsets = column.values.to_numpy(), column.offsets.to_numpy()
+    return [values[start:end] for start, end in pairwise(offsets)]
+
+
 def packed(rows: Sequence[Row]) -> Batch:
-    """Rows of the shards as one flat row without padding.
+    """Rows of the shards, lists or arrays, as one flat row without padding.
 
     Returns `input_ids`, `labels`, `position_ids`, each [1, T] int64, `weights` [1, T] float32 where the rows have them,
     and of numbered rows `rows` [1, number of rows] and `sources` [1, number of sequences], int64. Positions start at 0
     in every sequence. The first label of every sequence is ignored: the loss pairs each label with the token before it,
     which there is the end of a neighbour.
     """
-    lengths = [length for row in rows for length in row["seq_lengths"]]
+    lengths = _joined(rows, "seq_lengths")
+    starts = np.cumsum(lengths) - lengths
+    positions = np.arange(lengths.sum()) - np.repeat(starts, lengths)
     batch = {
-        "input_ids": _flat(row["input_ids"] for row in rows),
-        "labels": _flat(row["labels"] for row in rows),
-        "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
+        "input_ids": _flat(_joined(rows, "input_ids")),
+        "labels": _flat(_joined(rows, "labels")),
+        "position_ids": _flat(positions),
     }
     if batch["position_ids"].shape != batch["input_ids"].shape:
-        raise QdataError(f"a row's seq_lengths add up to {sum(lengths)}, its tokens to {batch['input_ids'].shape[1]}")
-    batch["labels"][0, _starts(lengths)] = IGNORED
+        raise QdataError(f"a row's seq_lengths add up to {lengths.sum()}, its tokens to {batch['input_ids'].shape[1]}")
+    batch["labels"][0, starts] = IGNORED
     if "weights" in rows[0]:
-        batch["weights"] = _flat((row["weights"] for row in rows), torch.float32)
+        batch["weights"] = _flat(_joined(rows, "weights", np.float32))
     if "row" in rows[0]:
-        batch["rows"] = torch.tensor([[row["row"] for row in rows]])
-        batch["sources"] = _flat(row["source"] for row in rows)
+        batch["rows"] = torch.tensor([[int(row["row"]) for row in rows]])
+        batch["sources"] = _flat(_joined(rows, "source"))
     return batch
 
 
@@ -191,9 +230,10 @@ def _sequences(row: Row) -> list[tuple[list[int], list[int]]]:
     return [(ids[a:b], labels[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def _flat(values: Any, dtype: torch.dtype = torch.long) -> Tensor:
-    return torch.tensor(list(chain.from_iterable(values)), dtype=dtype)[None]
+def _joined(rows: Sequence[Row], name: str, dtype: Any = np.int64) -> Any:
+    """One column of all rows, end to end; always a copy."""
+    return np.concatenate([row[name] for row in rows], dtype=dtype, casting="unsafe")
 
 
-def _starts(lengths: Sequence[int]) -> list[int]:
-    return [0, *accumulate(lengths)][:-1]
+def _flat(values: Any) -> Tensor:
+    return torch.from_numpy(values)[None]

@@ -216,7 +216,12 @@ class Exact(Trainer):  # type: ignore[misc]  # transformers is not typed
             self._order = order
         if len(order) > order.rows:
             dataset = with_spare(dataset)
-        return super()._get_dataloader(dataset, description, batch_size, lambda _: order, is_training, dataloader_key)
+        rows = self.rows(dataset)
+        return super()._get_dataloader(rows, description, batch_size, lambda _: order, is_training, dataloader_key)
+
+    def rows(self, dataset: Any) -> Any:
+        """The `datasets.Dataset` as the collator wants its rows."""
+        return dataset
 
     def _indices(self) -> list[int]:
         """The rows of the batch under way on this process."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from trl import SFTTrainer
 
-from qtrain.data import IGNORED, Batch
+from qtrain.data import IGNORED, Arrays, Batch
 from qtrain.watch import listening
 from qtrain.weighted import Weighted
 
@@ -19,6 +19,10 @@ class ShardTrainer(Weighted, SFTTrainer):  # type: ignore[misc]  # trl is not ty
     Both sums run over every row of every accumulated batch of every process, so how the rows of a step are cut into
     batches changes nothing. Without a `weights` column every trained token weighs 1, which is TRL's own loss.
     """
+
+    def rows(self, dataset: Any) -> Any:
+        """The rows with arrays for lists."""
+        return Arrays(dataset)
 
     def weight(self, batch: Batch) -> Tensor:
         """Σ weight of the trained tokens."""

@@ -23,7 +23,7 @@ from qtrain import faults, plot, processes, run, scratch, trackers, tuning
 from qtrain import model as models
 from qtrain import resume as resumed
 from qtrain.callbacks import Dashboard, Journal
-from qtrain.data import Shards, fits, open_shards, packed, row_ids
+from qtrain.data import Shards, fits, longest, open_shards, packed, row_ids
 from qtrain.dpo import PreferenceTrainer
 from qtrain.faults import InterruptedRunError, NotFiniteError, Stop
 from qtrain.recipe import ADAPTERS, Train, TrainRecipe
@@ -300,7 +300,7 @@ def _how_to_go_on(trainer: Any, folder: Path) -> str:
 def _no_memory(trainer: Any, shards: Shards, tuning: str) -> QdataError:
     return faults.no_memory(
         faults.Batch(trainer.state.global_step + 1, trainer.tokens, trainer.args.per_device_train_batch_size),
-        longest=max(sum(len(ids) for name, ids in row.items() if name.endswith("_ids")) for row in shards.train),
+        longest=longest(shards.train),
         tuning=tuning,
         checkpointing=bool(trainer.args.activation_checkpointing),
     )
