@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from rich.console import Console
+from safetensors.torch import load_file
+from tests.train.shards import pairs
 from transformers import AutoTokenizer, TrainerCallback
 from trl import DPOTrainer
 
@@ -233,3 +238,27 @@ def test_a_step_of_pairs_has_one_loss_however_it_is_cut(
         assert logged(other, "loss") == pytest.approx(logged(first, "loss"), rel=1e-5)
         assert its == pytest.approx(loss, rel=1e-5)
         torch.testing.assert_close(weights_of(other), weights_of(first), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_pairs_as_one(project: Path) -> None:
+    """Seven pairs by two: the spare one that evens them out weighs nothing, and is in no steps.jsonl."""
+    how = (*pairs(), "train.max_steps=4", "train.per_device_train_batch_size=1", "train.eval_strategy=no")
+    Path("one.jsonl").write_text("".join(Path("one.jsonl").read_text("utf-8").splitlines(True)[:3]), "utf-8")
+    runs = []
+    for processes, accumulated in (("1", 4), ("2", 2)):
+        words = [word for one in (*how, f"train.gradient_accumulation_steps={accumulated}") for word in ("--set", one)]
+        command = [sys.executable, "-m", "qtrain", "small.toml", *words, "--output", processes]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([*command, "--processes", processes], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        (run,) = Path(processes, "small").iterdir()
+        runs.append((load_file(run / "final" / "model.safetensors"), steps.of(run)))
+    (expected, heard), (got, also) = runs
+    for name, tensor in expected.items():
+        if not name.endswith("k_proj.bias"):  # see test_processes.py
+            assert (got[name] - tensor).norm() <= 1e-5 * tensor.norm(), name
+    for step, entry in heard.items():
+        assert sorted(also[step]["rows"]) == sorted(entry["rows"])
+        assert also[step]["loss"] == pytest.approx(entry["loss"], rel=1e-4)
+    assert [len(entry["rows"]) for entry in also.values()] == [4, 3, 4, 3]

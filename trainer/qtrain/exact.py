@@ -227,7 +227,8 @@ class Exact(Trainer):  # type: ignore[misc]  # transformers is not typed
         """The rows of the batch under way on this process."""
         size = self.args.per_device_train_batch_size
         start = ((self._batches - 1) * self.args.world_size + self.args.process_index) * size
-        return [index for index in self._order.indices()[start : start + size] if index < self._order.rows]
+        batch = self._order.indices()[start : start + size]
+        return [int(index) for index in batch if index < self._order.rows]
 
     # Numbers that are none
 
