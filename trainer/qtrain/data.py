@@ -127,7 +127,7 @@ def row_ids(shards: Shards, indices: Sequence[int]) -> list[str]:
 def longest(part: Any) -> int:
     """The tokens of the longest row of a split, of a preference pair with both answers."""
     lists = [part.data.column(name) for name in part.column_names if name.endswith("_ids")]
-    return int(sum(np.asarray(pc.list_value_length(column)) for column in lists).max())
+    return int(np.sum([np.asarray(pc.list_value_length(column)) for column in lists], axis=0).max())
 
 
 def fits(shards: Shards, stage: str) -> None:
