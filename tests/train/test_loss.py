@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from datasets import load_from_disk
-from tests.train.shards import row, write
+from tests.train.shards import padded, row, write
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
 from qdata.errors import QdataError
 from qtrain import arguments as args
 from qtrain import model as models
-from qtrain.data import IGNORED, open_shards, packed, padded
+from qtrain.data import IGNORED, open_shards, packed
 from qtrain.recipe import Train
 from qtrain.sft import ShardTrainer
 

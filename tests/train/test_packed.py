@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from tests.train.shards import row, write
+from tests.train.shards import padded, row, write
 from transformers import AutoModelForCausalLM
 
 from qdata.errors import QdataError
-from qtrain.data import IGNORED, Arrays, longest, open_shards, packed, padded
+from qtrain.data import IGNORED, Arrays, longest, open_shards, packed
 from qtrain.order import with_spare
 
 ROWS = [row([5, 17, 9]), row([30]), row([3, 12])]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -202,32 +202,6 @@ def packed(rows: Sequence[Row]) -> Batch:
         batch["rows"] = torch.tensor([[int(row["row"]) for row in rows]])
         batch["sources"] = _flat(_joined(rows, "source"))
     return batch
-
-
-def padded(rows: Sequence[Row], pad: int, *, left: bool = False) -> Batch:
-    """The same sequences as a rectangle: one row each, padded on the right (or `left`) with `pad`, the textbook batch.
-
-    Returns `input_ids`, `labels`, `attention_mask`, each [sequences, longest] int64. Training never uses it; it is
-    what `packed` must equal, loss for loss.
-    """
-    sequences = [piece for row in rows for piece in _sequences(row)]
-    longest = max(len(ids) for ids, _ in sequences)
-
-    def filled(values: list[int], filler: int) -> list[int]:
-        spare = [filler] * (longest - len(values))
-        return spare + values if left else values + spare
-
-    return {
-        "input_ids": torch.tensor([filled(ids, pad) for ids, _ in sequences]),
-        "labels": torch.tensor([filled(labels, IGNORED) for _, labels in sequences]),
-        "attention_mask": torch.tensor([filled([1] * len(ids), 0) for ids, _ in sequences]),
-    }
-
-
-def _sequences(row: Row) -> list[tuple[list[int], list[int]]]:
-    ends = list(accumulate(row["seq_lengths"]))
-    ids, labels = list(row["input_ids"]), list(row["labels"])
-    return [(ids[a:b], labels[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def _joined(rows: Sequence[Row], name: str, dtype: Any = np.int64) -> Any:
