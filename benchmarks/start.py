@@ -1,11 +1,11 @@
 """How long a run takes to its first step, whatever the data; and what share of its time a trainer waits for rows.
 
-    python benchmarks/start.py [--rows 10000 100000 1000000] [--repeat-of 10] [--only first|wait]
+    python benchmarks/start.py [--rows 10000 100000 1000000] [--repeated 10 100] [--only first|wait]
 
 First step: rows of about 60 tokens go through `qdata render` and a run of `qtrain` on a model of two layers, in a fresh
 process; what is told are the seconds of each part of the road up to the moment the first optimiser step begins, and
-from `model loaded` to it. `--repeat-of N` adds shards whose index names the files of the largest set N times: the rows
-a memory map shows are then N times as many, and no disk is needed.
+from `model loaded` to it. `--repeated N` adds shards whose index names the files of the largest set N times: the rows a
+memory map shows are then N times as many, and no disk is needed; the files that are proven stay those of the set.
 Waiting: the time spent in fetching and collating batches, of a run's time in its steps, packed at 2048, one row a step,
 on a stand-in as in the recipes (2 M parameters) and on one of 25 M; the first step is left out.
 
@@ -174,19 +174,20 @@ def shards_of(stem: str, pack: int | None, steps: int) -> None:
     pipeline.build(data, Path("data/shards") / stem, base=recipe.base, replace=True)
 
 
-def repeated(stem: str, times: int) -> None:
-    """Let the index of the shards name each file `times` over; the manifest agrees to that."""
+def repeat(stem: str, times: int) -> None:
+    """Let the index of the shards name each file `times` over instead of once; the manifest agrees to that."""
     folder = Path("data/shards") / stem
     file = folder / "train" / "state.json"
     state = json.loads(file.read_text(encoding="utf-8"))
-    state["_data_files"] *= times
+    names = list(dict.fromkeys(one["filename"] for one in state["_data_files"]))
+    state["_data_files"] = [{"filename": name} for name in names * times]
     file.write_text(json.dumps(state), encoding="utf-8")
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     manifest["files"]["train/state.json"] = hashlib.sha256(file.read_bytes()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
-def first_step(rows: list[int], times: int) -> list[dict[str, Any]]:
+def first_step(rows: list[int], repeated: list[int]) -> list[dict[str, Any]]:
     """One entry for each number of rows, unpacked and packed."""
     out = []
     for number in rows:
@@ -195,8 +196,8 @@ def first_step(rows: list[int], times: int) -> list[dict[str, Any]]:
             shards_of(stem, pack, steps=1)
             out.append({"conversations": number, "packed": pack, **elsewhere(f"{stem}.toml")})
             print(json.dumps(out[-1]), flush=True)
-            if times > 1 and number == max(rows):
-                repeated(stem, times)
+            for times in repeated if number == max(rows) else ():
+                repeat(stem, times)
                 entry = {"conversations": number * times, "packed": pack, "repeated": times}
                 out.append({**entry, **elsewhere(f"{stem}.toml")})
                 print(json.dumps(out[-1]), flush=True)
@@ -221,7 +222,7 @@ def main() -> None:
     """Measure, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--repeat-of", type=int, default=10)
+    parser.add_argument("--repeated", type=int, nargs="*", default=[10, 100])
     parser.add_argument("--only", choices=("first", "wait"))
     parser.add_argument("--child", type=Path)
     given = parser.parse_args()
@@ -234,7 +235,7 @@ def main() -> None:
         os.environ["QDATA_CACHE_DIR"] = str(Path(folder) / "cache")
         build_model("tiny", Path("model"))
         if given.only != "wait":
-            results["first_step"] = first_step(given.rows, given.repeat_of)
+            results["first_step"] = first_step(given.rows, given.repeated)
         if given.only != "first":
             results["waiting"] = waiting()
     results["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, no GPU"
