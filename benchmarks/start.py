@@ -238,7 +238,7 @@ def main() -> None:
             results["first_step"] = first_step(given.rows, given.repeated)
         if given.only != "first":
             results["waiting"] = waiting()
-    results["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, no GPU"
+    results["machine"] = f"{platform.machine()}, {os.cpu_count()} cores, no GPU, load {os.getloadavg()[1]:.0f}"
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
