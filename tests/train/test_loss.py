@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from datasets import load_from_disk
-from tests.train.shards import row, write
+from tests.train.shards import padded, row, write
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
 
 from qdata.errors import QdataError
 from qtrain import arguments as args
 from qtrain import model as models
-from qtrain.data import IGNORED, open_shards, packed, padded
+from qtrain.data import IGNORED, open_shards, packed
 from qtrain.recipe import Train
 from qtrain.sft import ShardTrainer
 
@@ -49,11 +49,21 @@ def weights_of(trainer: Any) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
 
 
-def test_accumulation_changes_nothing(tiny: Path, tmp_path: Path) -> None:
-    at_once = trained(tiny, tmp_path, ROWS, per_device_train_batch_size=4)
-    one_by_one = trained(tiny, tmp_path, ROWS, per_device_train_batch_size=1, gradient_accumulation_steps=4)
-    assert losses(at_once) == pytest.approx(losses(one_by_one), rel=1e-5)
-    torch.testing.assert_close(weights_of(at_once), weights_of(one_by_one), atol=1e-4, rtol=1e-3)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_accumulation_changes_nothing(tiny: Path, tmp_path: Path, weighted: bool) -> None:
+    """8 × 1 = 1 × 8 = 3 × 3, whose last batch is smaller; chat or plain text, both are packed rows."""
+    rows = [{**r, **({"weights": [0.25 * (i % 4) for i in range(len(r["labels"]))]} if weighted else {})} for r in ROWS]
+    plain = {"optim": "sgd", "warmup_steps": 0, "learning_rate": 0.1, "num_train_epochs": 2}
+    first, *others = (
+        trained(
+            tiny, tmp_path, rows, per_device_train_batch_size=size, gradient_accumulation_steps=accumulated, **plain
+        )
+        for size, accumulated in ((8, 1), (1, 8), (3, 3))
+    )
+    assert losses(first)[1] < losses(first)[0]
+    for other in others:
+        assert losses(other) == pytest.approx(losses(first), rel=1e-5)
+        torch.testing.assert_close(weights_of(other), weights_of(first), atol=1e-6, rtol=1e-5)
 
 
 def test_the_logged_loss_is_the_mean_over_trained_tokens(tiny: Path, tmp_path: Path) -> None:

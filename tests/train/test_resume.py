@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.train.conftest import ANSWERS
+from tests.train.shards import pairs
 
 from qdata.errors import QdataError
 from qtrain import checkpoint, faults
@@ -108,6 +110,49 @@ def test_wherever_it_was_stopped(project: Path, stop_at: Any, step: int, how: tu
     stop_at(0)
     again, _ = go(*how, resume="")
     assert weights(again) == weights(whole) and log(again) == log(whole)
+
+
+PAIRS = ("train.stage=dpo", "train.learning_rate=1e-2")
+TEXTS = ('data.sources=["plain.jsonl"]', "data.validation=[]", "data.val=2", "data.pack=64", "train.stage=pt")
+BEST = ("train.early_stopping_patience=1", "train.save_steps=2", "train.eval_steps=2", "train.learning_rate=0.1")
+WAYS = {
+    "dpo": PAIRS,
+    "dpo, lora": (*PAIRS, *LORA),
+    "dpo, precomputed": (*PAIRS, "train.precompute_ref_log_probs=true"),
+    "dpo, lora, precomputed": (*PAIRS, *LORA, "train.precompute_ref_log_probs=true"),
+    "pt, packed": TEXTS,
+    "freeze": ("train.tuning=freeze", 'train.freeze.train=["layers.1", "norm"]'),
+    "dora": (*LORA, "train.lora.use_dora=true", "train.lora.use_rslora=true"),
+    "pissa": (*LORA, "train.lora.init_lora_weights=pissa"),
+    "pissa_niter, best": (*LORA, "train.lora.init_lora_weights=pissa_niter_4", *BEST),
+    "olora": (*LORA, "train.lora.init_lora_weights=olora"),
+    "qlora": (*LORA, "train.tuning=qlora"),
+    "8-bit Adam": ("train.optim=adamw_8bit",),
+    "NEFTune": ("train.neftune_noise_alpha=5",),
+    "early stopping": BEST,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_of_training_goes_on(project: Path, stop_at: Any, way: str) -> None:
+    """Weights, log and steps.jsonl are those of the run that never stopped."""
+    if way in ("qlora", "8-bit Adam"):
+        pytest.importorskip("bitsandbytes")
+    texts = [{"text": " ".join(answer for _, answer in list(ANSWERS.items())[: n % 3 + 1])} for n in range(8)]
+    Path("plain.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts), encoding="utf-8")
+    how = (*UNEVEN, *(pairs() if "dpo" in way else ()), *WAYS[way])
+    whole, _ = go(*how)
+    steps = json.loads((whole / "manifest.json").read_text(encoding="utf-8"))["result"]["steps"]
+    assert (steps < 11) == ("train.early_stopping_patience=1" in how), "nothing stopped it early"
+    stop_at(3 if steps < 6 else 6)
+    with pytest.raises(faults.InterruptedRunError):
+        go(*how)
+    stop_at(0)
+    again, said = go(*how)
+    assert again != whole and "it goes on at step" in said
+    assert weights(again) == weights(whole) and log(again) == log(whole)
+    assert (again / "steps.jsonl").read_bytes() == (whole / "steps.jsonl").read_bytes()
 
 
 def command(*overrides: str) -> list[str]:

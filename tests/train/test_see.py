@@ -13,12 +13,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 from rich.console import Console
+from tests.train.shards import pairs
 
 from qdata.errors import QdataError
-from qtrain import chat, plot, samples, trackers
+from qtrain import chat, plot, samples, steps, trackers
 from qtrain import recipe as recipes
 from qtrain.callbacks import Dashboard
 from qtrain.cli import main
+from qtrain.data import open_shards, row_ids
 from qtrain.recipe import Eval
 from qtrain.train import train
 
@@ -96,6 +98,37 @@ def test_a_run_is_seen_and_asked(project: Path) -> None:
 
     go("train.max_steps=1")  # builds other shards in the same place
     assert "built anew since" in ask("why", str(folder), "--step", "3").stderr
+
+
+def test_a_run_on_pairs_is_seen_too(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of each step with loss and margin, each source's loss, and the worst pair where a loss stands out."""
+    monkeypatch.setattr(steps, "is_spike", lambda loss, before: len(before) == 2)
+    folder, said = go(*pairs(), *ASKED, "train.learning_rate=1e-2")
+    entries = lines(folder / "steps.jsonl")
+    assert [entry["step"] for entry in entries] == [1, 2, 3, 4]
+    ids = row_ids(open_shards(Path("data/shards/small")), entries[2]["rows"])
+    worst = max(zip(entries[2]["losses"], ids, strict=True))[1]
+    assert f"its worst rows: {worst} (" in said.split("spike at step 3")[1]
+    log = lines(folder / "log.jsonl")
+    for entry, logged in zip(entries, (one for one in log if "rewards/margins" in one and "loss" in one), strict=True):
+        assert entry["loss"] == pytest.approx(logged["loss"], rel=1e-4)
+        assert sum(entry["margins"]) / len(entry["margins"]) == pytest.approx(logged["rewards/margins"], abs=1e-4)
+        for name, (total, count) in entry["sources"].items():
+            assert logged[f"loss/{name}"] == pytest.approx(total / count, rel=1e-5)
+    assert "margin" in said and "in order" in said and "eval_loss/held" in {key for one in log for key in one}
+
+    report = json.loads(ask("why", str(folder), "--step", "3", "--json").stdout)
+    assert [row["loss"] for row in report["rows"]] == sorted(entries[2]["losses"], reverse=True)
+    assert sorted(row["margin"] for row in report["rows"]) == sorted(entries[2]["margins"])
+    assert (sum(row["tokens"] for row in report["rows"]), sum(row["trained"] for row in report["rows"])) == (
+        entries[2]["tokens"], entries[2]["trained"],
+    )  # fmt: skip
+    shown = ask("why", str(folder), "--step", "3").stdout
+    assert "margin" in shown and worst in shown and f"--row '{worst}'" in shown
+    from qdata.cli import main as qdata
+
+    painted = CliRunner().invoke(qdata, ["show", report["shards"], "--row", worst])
+    assert painted.exit_code == 0, painted.output
 
 
 @pytest.mark.parametrize(("tuning", "file"), [((), "model.safetensors"), (DROPOUT, "adapter_model.safetensors")])

@@ -45,7 +45,7 @@ def trained(tiny: Path, tmp_path: Path, train: Train, model: Model | None = None
     tokenizer = road._tokenizer(shards, weights, start)
     shards = dataclasses.replace(shards, manifest={"template": {"stop": "<|im_end|>"}})
     trainer = road._trainer(weights, train, made, shards, tokenizer, print)
-    trainer.seal = tuning.sealer(trainer.model, train.lora) if train.tuning in recipes.ADAPTERS else None
+    trainer.seal = tuning.Sealer(trainer.model, train.lora) if train.tuning in recipes.ADAPTERS else None
     trainer.before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train()
     return trainer
@@ -168,18 +168,27 @@ def test_a_saved_adapter_can_be_trained_on(tiny: Path, tmp_path: Path, start: bo
     trainer = trained(tiny, tmp_path, train)
     live = logits(trainer.model)
     folder = saved(trainer, tiny, tmp_path / "adapter")
-    again = trained(tiny, tmp_path, train, max_steps=1).model
-    assert not torch.allclose(logits(again), live, atol=1e-3)
-    tuning.unseal(again, train.lora, folder)
-    torch.testing.assert_close(logits(again), live, atol=1e-5, rtol=1e-5)
+    again = trained(tiny, tmp_path, train, max_steps=1)
+    assert not torch.allclose(logits(again.model), live, atol=1e-3)
+    again.seal.restore(folder)
+    assert torch.equal(logits(again.model), live), "bit for bit"
+    if start is not True:
+        again.seal.first = {name: tensor + 1e-3 for name, tensor in again.seal.first.items()}
+        with pytest.raises(QdataError, match=f"{start} splits the base otherwise on this machine"):
+            again.seal.restore(folder)
 
 
-def test_modules_trained_whole_are_saved_with_a_pissa_adapter(untied: Path, tmp_path: Path) -> None:
-    lora = Lora(r=4, init_lora_weights="pissa", modules_to_save=("lm_head",))
+@pytest.mark.parametrize(
+    "how", [{}, {"use_dora": True, "use_rslora": True}, {"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}],
+    ids=str,
+)  # fmt: skip
+def test_modules_trained_whole_are_saved_with_an_adapter(untied: Path, tmp_path: Path, how: dict[str, Any]) -> None:
+    lora = Lora(r=4, modules_to_save=("lm_head", "norm"), **how)
     trainer = trained(untied, tmp_path, Train(tuning="lora", lora=lora))
     assert any("modules_to_save" in name and "lm_head" in name for name in changed(trainer))
     live = logits(trainer.model)
     folder = saved(trainer, untied, tmp_path / "adapter")
+    torch.testing.assert_close(logits(models.for_inference(folder)), live, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(logits(models.load(folder)), live, atol=1e-5, rtol=1e-5)
 
 
@@ -249,6 +258,23 @@ def test_qlora_learns_over_a_base_of_four_bits(tiny: Path, tmp_path: Path) -> No
     torch.testing.assert_close(merged, unmerged, atol=1e-5, rtol=1e-5)  # both on the base in full precision
     base = logits(models.load(tiny))
     assert (merged - quantised).norm() < (merged - base).norm(), "what was learnt outweighs the quantisation"
+    # Merged onto what the four bits stand for it is what was trained: all the difference is the base's rounding.
+    torch.testing.assert_close(logits(merged_onto_four_bits(trainer, tiny, folder)), quantised, atol=1e-4, rtol=1e-4)
+
+
+def merged_onto_four_bits(trainer: Any, tiny: Path, adapter: Path) -> Any:
+    """The adapter merged onto the base that was under it in training, dequantised layer by layer."""
+    from bitsandbytes.functional import dequantize_4bit
+    from peft import PeftModel
+
+    base = models.load(tiny)
+    for name, module in trainer.model.named_modules():
+        if name.endswith(".base_layer"):
+            weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
+            plain = base.get_submodule(name.removeprefix("base_model.model.").removesuffix(".base_layer"))
+            assert not torch.equal(plain.weight, weight)
+            plain.weight.data = weight.float()
+    return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
 
 
 def test_without_bitsandbytes_a_sentence_says_what_to_install(

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from tests.train.shards import row
+from tests.train.shards import padded, row
 from tests.train.test_loss import losses, weights_of
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from qtrain import model as models
 from qtrain import steps
 from qtrain.arguments import make
-from qtrain.data import Shards, open_shards, packed, padded
+from qtrain.data import Shards, open_shards, packed
 from qtrain.recipe import Train
 from qtrain.sft import ShardTrainer
 from qtrain.watch import Heard, Watch

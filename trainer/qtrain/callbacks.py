@@ -54,6 +54,9 @@ class Dashboard(TrainerCallback):  # type: ignore[misc]  # transformers is not t
         if "loss" in logs:
             now, tokens = time.monotonic(), state.num_input_tokens_seen
             self.shown["loss"] = f"{logs['loss']:.3f}"
+            if "rewards/margins" in logs:  # of preference pairs
+                self.shown["margin"] = f"{logs['rewards/margins']:.3f}"
+                self.shown["in order"] = f"{logs['rewards/accuracies']:.0%}"
             self.shown["lr"] = f"{logs['learning_rate']:.1e}"
             self.shown["tokens/s"] = f"{(tokens - self.tokens) / max(now - self.clock, 1e-9):,.0f}"
             self.shown["memory"] = memory()

@@ -102,7 +102,7 @@ def train(
     from qtrain import recipe as recipes
 
     loaded = recipes.load(_found(recipe), overrides)
-    from qtrain import faults
+    from qtrain import faults, prepare
     from qtrain import processes as several
     from qtrain import train as road
 
@@ -110,7 +110,7 @@ def train(
     if gpus is not None or processes > 1:
         several.refuse_too_many(gpus or processes, gpus is not None)
     if (gpus or processes) > 1:
-        road.prepare(loaded, output, _console(), **how)
+        prepare.prepare(loaded, output, _console(), **how)
         # The words as they were given, but for who they are for.
         words = [str(recipe), *(w for o in overrides for w in ("--set", o)), "--output", str(output)]
         words += ["--strict"] * strict + ["--fresh"] * fresh + ["--json"] * as_json

@@ -12,14 +12,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
 
 from qdata.errors import QdataError
 
@@ -52,7 +54,7 @@ class Shards:
     manifest: Mapping[str, Any]
     train: Any
     validation: Any | None
-    sources: tuple[str, ...] = ()
+    sources: tuple[str, ...]
     """The names that the rows' `source` numbers stand for."""
 
     @property
@@ -86,10 +88,8 @@ def open_shards(path: Path) -> Shards:
             f"{path}: no token of its rows is trained, every label is {IGNORED}: look at [data] loss, and at "
             "`train` and `weight` of the messages"
         )
-    sources: tuple[str, ...] = ()
-    if "seq_lengths" in parts["train"].column_names:  # preference pairs are not packed
-        sources = tuple(sorted({name for part in parts.values() for name in _sources(part).unique().to_pylist()}))
-        parts = {name: _numbered(part, sources) for name, part in parts.items()}
+    sources = tuple(sorted({name for part in parts.values() for name in _sources(part).unique().to_pylist()}))
+    parts = {name: _numbered(part, sources) for name, part in parts.items()}
     picked = {
         name: part.select_columns([c for c in _COLUMNS if c in part.column_names]) for name, part in parts.items()
     }
@@ -102,14 +102,17 @@ def _sources(part: Any) -> pa.ChunkedArray:
 
 
 def _numbered(part: Any, sources: Sequence[str]) -> Any:
-    """`part` with `row`, the row's number, and `source`, the number of each packed conversation's source (int32)."""
+    """`part` with `row`, the row's number, and `source`, that of the source of each conversation in it (int32)."""
     from datasets import Dataset, concatenate_datasets
     from datasets.table import InMemoryTable
 
     numbers = pc.index_in(_sources(part), value_set=pa.array(sources, pa.string())).combine_chunks()
     ends = pc.cumulative_sum(pc.list_value_length(part.data.column("sources"))).combine_chunks().cast(pa.int32())
     offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
-    columns = {"row": pa.array(range(len(part)), pa.int32()), "source": pa.ListArray.from_arrays(offsets, numbers)}
+    columns = {
+        "row": pa.array(np.arange(len(part), dtype=np.int32)),
+        "source": pa.ListArray.from_arrays(offsets, numbers),
+    }
     return concatenate_datasets([part, Dataset(InMemoryTable(pa.table(columns)))], axis=1)
 
 
@@ -119,6 +122,12 @@ def row_ids(shards: Shards, indices: Sequence[int]) -> list[str]:
 
     rows = load_from_disk(str(shards.path))["train"].select_columns(["rows"])
     return [one for index in indices for one in rows[index]["rows"]]
+
+
+def longest(part: Any) -> int:
+    """The tokens of the longest row of a split, of a preference pair with both answers."""
+    lists = [part.data.column(name) for name in part.column_names if name.endswith("_ids")]
+    return int(np.sum([np.asarray(pc.list_value_length(column)) for column in lists], axis=0).max())
 
 
 def fits(shards: Shards, stage: str) -> None:
@@ -138,56 +147,67 @@ def _trains(part: Any) -> bool:
     return any(pc.any(pc.not_equal(pc.list_flatten(batch["labels"]), IGNORED)).as_py() for batch in batches)
 
 
+class Arrays(TorchDataset[Row]):
+    """The rows of a `datasets.Dataset` with NumPy arrays for lists, views of Arrow's memory.
+
+    Left to itself it makes a Python object of every token, which takes longer than a small model's step on a GPU.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset.with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Row]:
+        """The rows with these numbers, as a DataLoader asks for a batch."""
+        table = self.dataset[list(indices)]
+        columns = [_arrays(table.column(name).combine_chunks()) for name in table.column_names]
+        return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _arrays(column: Any) -> Any:
+    """Of each row its value, or of a list column the array of its values."""
+    if not pa.types.is_list(column.type):
+        return column.to_numpy()
+    values, offsets = column.values.to_numpy(), column.offsets.to_numpy()
+    return [values[start:end] for start, end in pairwise(offsets)]
+
+
 def packed(rows: Sequence[Row]) -> Batch:
-    """Rows of the shards as one flat row without padding.
+    """Rows of the shards, lists or arrays, as one flat row without padding.
 
     Returns `input_ids`, `labels`, `position_ids`, each [1, T] int64, `weights` [1, T] float32 where the rows have them,
     and of numbered rows `rows` [1, number of rows] and `sources` [1, number of sequences], int64. Positions start at 0
     in every sequence. The first label of every sequence is ignored: the loss pairs each label with the token before it,
     which there is the end of a neighbour.
     """
-    lengths = [length for row in rows for length in row["seq_lengths"]]
+    lengths = _joined(rows, "seq_lengths")
+    starts = np.cumsum(lengths) - lengths
+    positions = np.arange(lengths.sum()) - np.repeat(starts, lengths)
     batch = {
-        "input_ids": _flat(row["input_ids"] for row in rows),
-        "labels": _flat(row["labels"] for row in rows),
-        "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
+        "input_ids": _flat(_joined(rows, "input_ids")),
+        "labels": _flat(_joined(rows, "labels")),
+        "position_ids": _flat(positions),
     }
     if batch["position_ids"].shape != batch["input_ids"].shape:
-        raise QdataError(f"a row's seq_lengths add up to {sum(lengths)}, its tokens to {batch['input_ids'].shape[1]}")
-    batch["labels"][0, _starts(lengths)] = IGNORED
+        raise QdataError(f"a row's seq_lengths add up to {lengths.sum()}, its tokens to {batch['input_ids'].shape[1]}")
+    batch["labels"][0, starts] = IGNORED
     if "weights" in rows[0]:
-        batch["weights"] = _flat((row["weights"] for row in rows), torch.float32)
+        batch["weights"] = _flat(_joined(rows, "weights", np.float32))
     if "row" in rows[0]:
-        batch["rows"] = torch.tensor([[row["row"] for row in rows]])
-        batch["sources"] = _flat(row["source"] for row in rows)
+        batch["rows"] = torch.tensor([[int(row["row"]) for row in rows]])
+        batch["sources"] = _flat(_joined(rows, "source"))
     return batch
 
 
-def padded(rows: Sequence[Row], pad: int) -> Batch:
-    """The same sequences as a rectangle: one row each, padded on the right with `pad` (the textbook batch).
-
-    Returns `input_ids`, `labels`, `attention_mask`, each [sequences, longest] int64. Training never uses it; it is
-    what `packed` must equal, loss for loss.
-    """
-    sequences = [piece for row in rows for piece in _sequences(row)]
-    longest = max(len(ids) for ids, _ in sequences)
-    spare = [longest - len(ids) for ids, _ in sequences]
-    return {
-        "input_ids": torch.tensor([ids + [pad] * n for (ids, _), n in zip(sequences, spare, strict=True)]),
-        "labels": torch.tensor([labels + [IGNORED] * n for (_, labels), n in zip(sequences, spare, strict=True)]),
-        "attention_mask": torch.tensor([[1] * (longest - n) + [0] * n for n in spare]),
-    }
+def _joined(rows: Sequence[Row], name: str, dtype: Any = np.int64) -> Any:
+    """One column of all rows, end to end; always a copy."""
+    return np.concatenate([row[name] for row in rows], dtype=dtype, casting="unsafe")
 
 
-def _sequences(row: Row) -> list[tuple[list[int], list[int]]]:
-    ends = list(accumulate(row["seq_lengths"]))
-    ids, labels = list(row["input_ids"]), list(row["labels"])
-    return [(ids[a:b], labels[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
-
-
-def _flat(values: Any, dtype: torch.dtype = torch.long) -> Tensor:
-    return torch.tensor(list(chain.from_iterable(values)), dtype=dtype)[None]
-
-
-def _starts(lengths: Sequence[int]) -> list[int]:
-    return [0, *accumulate(lengths)][:-1]
+def _flat(values: Any) -> Tensor:
+    return torch.from_numpy(values)[None]

@@ -33,6 +33,8 @@ class Exact(Trainer):  # type: ignore[misc]  # transformers is not typed
 
     complete: Callable[[Path], None] | None = None
     """Lays the papers beside weights that were saved into a folder."""
+    restore: Callable[[Path], None] | None = None
+    """Loads the weights of a checkpoint, where `complete` changed what was saved."""
     stop: faults.Stop | None = None
     tokens = 0
     """Tokens in the batch this process works on."""
@@ -109,6 +111,18 @@ class Exact(Trainer):  # type: ignore[misc]  # transformers is not typed
         if is_checkpoint and self.optimizer is not None:
             saved += [t for state in self.optimizer.state.values() for t in state.values()]
         return sum(t.numel() * t.element_size() for t in saved if isinstance(t, torch.Tensor))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.restore is None:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self.restore(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        if self.restore is None:
+            super()._load_best_model()
+        else:
+            self.restore(Path(self.state.best_model_checkpoint))
 
     # What transformers forgets
 
@@ -202,13 +216,19 @@ class Exact(Trainer):  # type: ignore[misc]  # transformers is not typed
             self._order = order
         if len(order) > order.rows:
             dataset = with_spare(dataset)
-        return super()._get_dataloader(dataset, description, batch_size, lambda _: order, is_training, dataloader_key)
+        rows = self.rows(dataset)
+        return super()._get_dataloader(rows, description, batch_size, lambda _: order, is_training, dataloader_key)
+
+    def rows(self, dataset: Any) -> Any:
+        """The `datasets.Dataset` as the collator wants its rows."""
+        return dataset
 
     def _indices(self) -> list[int]:
         """The rows of the batch under way on this process."""
         size = self.args.per_device_train_batch_size
         start = ((self._batches - 1) * self.args.world_size + self.args.process_index) * size
-        return [index for index in self._order.indices()[start : start + size] if index < self._order.rows]
+        batch = self._order.indices()[start : start + size]
+        return [int(index) for index in batch if index < self._order.rows]
 
     # Numbers that are none
 

@@ -2,7 +2,8 @@
 
 One line a step: `step`, `loss` (nats per trained token, weighted), `tokens`, `trained` (tokens), `rows` (their numbers
 in the train split), `losses` (the mean of each conversation of these rows, in order) and `sources` (of each source
-Σ weight · nll and Σ weight). Like every file of a run that has a step in each line, it is cut back where a run goes on.
+Σ weight · nll and Σ weight). Of preference pairs `losses` are DPO's own, −log σ(margin), and `margins` stand beside
+them. Like every file of a run that has a step in each line, it is cut back where a run goes on.
 """
 
 from __future__ import annotations
@@ -81,5 +82,5 @@ def of(run: Path) -> dict[int, dict[str, Any]]:
     # The later line of a step is the one that was trained on: a run may have been killed between a step and its save.
     entries = {entry["step"]: entry for entry in read(run / FILE)}
     if not entries:
-        raise QdataError(f"{run}: no {FILE} in it; wanted a run of qtrain, stage sft or pt, with at least one step")
+        raise QdataError(f"{run}: no {FILE} in it; wanted a run of qtrain with at least one step")
     return entries

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -12,28 +11,24 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.panel import Panel
 from transformers import AutoTokenizer, EarlyStoppingCallback, PrinterCallback
 
-from qdata import aside
 from qdata.errors import QdataError
-from qdata.recipe import DataRecipe
 from qtrain import arguments as args
-from qtrain import faults, plot, processes, run, scratch, trackers, tuning
+from qtrain import facts, faults, plot, processes, run, scratch, trackers, tuning
 from qtrain import model as models
 from qtrain import resume as resumed
 from qtrain.callbacks import Dashboard, Journal
-from qtrain.data import Shards, fits, open_shards, packed, row_ids
+from qtrain.data import Shards, longest, packed, row_ids
 from qtrain.dpo import PreferenceTrainer
 from qtrain.faults import InterruptedRunError, NotFiniteError, Stop
-from qtrain.recipe import ADAPTERS, Train, TrainRecipe, changes_base
+from qtrain.prepare import prepare, prove
+from qtrain.recipe import ADAPTERS, Train, TrainRecipe
 from qtrain.resume import Unfinished
 from qtrain.samples import Samples
 from qtrain.sft import ShardTrainer
-from qtrain.start import Start, decide
+from qtrain.start import Start
 from qtrain.watch import Watch
-
-PROVEN_ROWS = 16  # of each split, drawn by seed; all of them take `qdata verify` minutes on a large set
 
 
 def train(
@@ -67,20 +62,20 @@ def train(
     folder = processes.from_first(found.folder if found else _created(output / recipe.stem))
     arguments.output_dir = str(folder)
     trainer = _trainer(model, start.train, arguments, shards, tokenizer, console.print)
-    facts = _facts(recipe, start, shards, trainer)
+    told = facts.of(recipe, start, shards, trainer)
     if found is not None and processes.rank() == 0:
-        resumed.refuse_other(found, facts)
-        facts["resumed_at"] = [*found.facts.get("resumed_at", ()), found.step]
-    _announce(facts, shards, trainer, console)
+        resumed.refuse_other(found, told)
+        told["resumed_at"] = [*found.facts.get("resumed_at", ()), found.step]
+    facts.announce(told, shards, trainer, console)
     with resumed.locked(folder) if processes.rank() == 0 else nullcontext():
-        papers = {"recipe.toml": _recipe(recipe), "manifest.json": _json(facts)}
+        papers = facts.papers(recipe, told)
         trainer.complete = _completing(trainer, start, shards, papers)
         if processes.rank() == 0:
             _begin(folder, start, shards, papers, found)
         _be_seen(trainer, recipe, shards, console)
         result = _fit(trainer, start, folder, recipe.stem, shards, console, found)
-        facts["result"] = {**result, "seconds": round(time.monotonic() - began, 1)}
-        papers["manifest.json"] = _json(facts)
+        told["result"] = {**result, "seconds": round(time.monotonic() - began, 1)}
+        papers |= facts.papers(recipe, told)  # in place: what is saved from here on gets them
         if processes.rank() == 0:
             run.write(folder, papers)
         with trainer.saving(folder / "final") as staged:
@@ -90,54 +85,7 @@ def train(
         prove(shards, console, folder / "final")
     keys = ("recipe", "stand_in", "sample", "parameters", "result")
     places = {"run": str(folder), "model": str(folder / "final"), "shards": str(shards.path)}
-    return {**places, **{key: facts[key] for key in keys}}
-
-
-def prepare(
-    recipe: TrainRecipe,
-    output: Path,
-    console: Console,
-    *,
-    strict: bool = False,
-    resume: str | None = None,
-    fresh: bool = False,
-) -> tuple[Unfinished | None, Start, Shards]:
-    """What can be had and built before any process group: the run to go on with, the model's folder, proven shards.
-
-    Of several processes only the first builds.
-    """
-    first = processes.rank() == 0
-    found = None
-    if first and resume is not None:
-        found = resumed.asked(recipe, output / recipe.stem, resume, console)
-    elif first and not fresh:
-        found = resumed.by_itself(recipe, output / recipe.stem, console)
-    start = decide(recipe, console, strict=strict, build=first)
-    path = Path("data/shards") / recipe.stem
-    if not first:
-        return None, start, open_shards(path)
-    if found is not None and path.exists() and resumed.same_shards(found, open_shards(path).manifest):
-        shards = open_shards(path)
-        console.print(f"shards: {path} is what this run began with")
-    else:
-        shards = _shards(recipe, start.data, console, strict=strict)
-    why = None
-    if found is not None and not resumed.same_shards(found, shards.manifest):
-        why = f"{found.folder}: {path} is not what this run began with, its rows or how they are made changed since"
-    elif found is not None and start.train.tuning in ADAPTERS and changes_base(start.train.lora):
-        why = (
-            f"{found.folder}: {start.train.lora.init_lora_weights} adapters are saved for the base as it was published"
-        )
-    if found is not None and why is not None:
-        if resume is not None:
-            raise QdataError(f"{why}; it cannot go on exactly. Start a new run without --resume")
-        console.print(f"[bold yellow]a new run is started:[/] {why}", soft_wrap=True)
-        found = None
-    if found is not None and (versions := resumed.other_versions(found)):
-        console.print(f"[bold yellow]other libraries than when this run began, it may not go on exactly:[/] {versions}")
-    fits(shards, start.train.stage)
-    prove(shards, console)
-    return found, start, shards
+    return {**places, **{key: told[key] for key in keys}}
 
 
 def _created(parent: Path) -> Path | None:
@@ -155,7 +103,9 @@ def _begin(folder: Path, start: Start, shards: Shards, papers: Mapping[str, str]
 
 
 def _completing(trainer: Any, start: Start, shards: Shards, papers: Mapping[str, str]) -> Callable[[Path], None]:
-    seal = tuning.sealer(trainer.model, start.train.lora) if start.train.tuning in ADAPTERS else None
+    seal = tuning.Sealer(trainer.model, start.train.lora) if start.train.tuning in ADAPTERS else None
+    if seal is not None and seal.first:
+        trainer.restore = seal.restore
 
     def complete(saved: Path) -> None:
         run.complete(saved, shards.tokenizer, papers)
@@ -164,39 +114,6 @@ def _completing(trainer: Any, start: Start, shards: Shards, papers: Mapping[str,
             models.name_base(saved, start.name)
 
     return complete
-
-
-def prove(shards: Shards, console: Console, saved: Path | None = None) -> None:
-    """Some rows are checked against what a server will see: before the first step, and with the `saved` model after it.
-
-    Raises QdataError where they differ.
-    """
-    from qdata.tokens.verify import verify
-
-    result = verify(saved or shards.path, sample=PROVEN_ROWS, shard_folder=shards.path if saved else None)
-    if result.failures:
-        raise QdataError(
-            f"{saved or shards.path}: what is trained is not what will be served: {result.cases[0]}\n"
-            f"All of it: qdata verify {saved or shards.path}"
-        )
-    console.print(
-        f"verified{' as saved' if saved else ''}: {result.answers:,} answers of {PROVEN_ROWS} rows a split stand "
-        f"behind their serving prompts"
-    )
-
-
-def _shards(recipe: TrainRecipe, data: DataRecipe, console: Console, *, strict: bool) -> Shards:
-    """data/shards/<recipe>/, built where it is missing or no longer what the recipe and its inputs make."""
-    from qdata import pipeline, report
-
-    path = Path("data/shards") / recipe.stem
-    report.left_out(console, [*data.sources, *data.validation], recipe.base)
-    if pipeline.current(data, path, base=recipe.base, strict=strict):
-        console.print(f"shards: {path} is up to date")
-    else:
-        console.print(f"shards: {path} is {'stale' if path.exists() else 'missing'}, building it")
-        pipeline.build(data, path, base=recipe.base, replace=True, strict=strict, console=console)
-    return open_shards(path)
 
 
 def _tokenizer(shards: Shards, model: Any, start: Start) -> Any:
@@ -249,9 +166,8 @@ def _be_seen(trainer: Any, recipe: TrainRecipe, shards: Shards, console: Console
     """What a person sees of the run beside its log: trackers, steps.jsonl with spikes, answers to [eval] prompts."""
     folder = Path(trainer.args.output_dir)
     trackers.settle(trainer, folder, recipe.stem)
-    if shards.sources:  # rows of packed conversations; pairs of answers have no loss of their own
-        trainer.watch = Watch(folder, shards, console)
-        trainer.add_callback(trainer.watch)
+    trainer.watch = Watch(folder, shards, console)
+    trainer.add_callback(trainer.watch)
     raw = shards.manifest.get("kind") == "text"
     trainer.add_callback(Samples(folder, recipe.eval, trainer.processing_class, console, raw=raw))
 
@@ -303,55 +219,7 @@ def _how_to_go_on(trainer: Any, folder: Path) -> str:
 def _no_memory(trainer: Any, shards: Shards, tuning: str) -> QdataError:
     return faults.no_memory(
         faults.Batch(trainer.state.global_step + 1, trainer.tokens, trainer.args.per_device_train_batch_size),
-        longest=max(sum(len(ids) for name, ids in row.items() if name.endswith("_ids")) for row in shards.train),
+        longest=longest(shards.train),
         tuning=tuning,
         checkpointing=bool(trainer.args.activation_checkpointing),
     )
-
-
-def _facts(recipe: TrainRecipe, start: Start, shards: Shards, trainer: Any) -> dict[str, Any]:
-    trained, total = models.parameters(trainer.model)
-    return {
-        "recipe": recipe.path.name,
-        "stand_in": start.stand_in is not None,
-        "stand_in_reason": start.stand_in,
-        "sample": bool(shards.manifest.get("sample")),
-        "model": recipe.model.name or start.name,
-        "tuning": start.train.tuning,
-        "parameters": {"trained": trained, "all": total},
-        "arguments": trainer.args.to_dict(),
-        "processes": processes.count(),
-        "versions": run.versions(),
-        "shards": shards.path.as_posix(),
-        "data": dict(shards.manifest),
-    }
-
-
-def _announce(facts: Mapping[str, Any], shards: Shards, trainer: Any, console: Console) -> None:
-    trained, total = facts["parameters"]["trained"], facts["parameters"]["all"]
-    held_out = f", {len(shards.validation):,} for validation" if shards.validation is not None else ""
-    precision = "bf16 autocast" if trainer.args.bf16 else "fp16 autocast" if trainer.args.fp16 else "float32"
-    share = f"{trained:,} of {total:,} ({trained / total:.2%})"
-    console.print(f"trainable parameters: {share}, {facts['tuning']}, {precision}")
-    if facts["tuning"] == "freeze":
-        console.print(f"trained: {tuning.trained(trainer.model)}", highlight=False)
-    console.print(f"rows: {len(shards.train):,} to train on{held_out}; run: {trainer.args.output_dir}")
-    if trainer.args.save_only_model:
-        console.print("[yellow]checkpoints hold weights only (save_only_model): this run cannot go on after a stop[/]")
-    if (processes.count() == 1) and torch.cuda.device_count() > 1:
-        console.print(f"{torch.cuda.device_count()} GPUs are here, one is used; --gpus N uses N")
-    if count := aside.in_manifest(shards.manifest):
-        console.print(f"[yellow]rows set aside, with their reason in {shards.path}/ledger.parquet: {count:,}[/]")
-    if facts["sample"]:
-        console.print(
-            Panel("The rows are a shipped sample, not the data set.", title="SAMPLE", border_style="bold yellow")
-        )
-
-
-def _recipe(recipe: TrainRecipe) -> str:
-    origin = f"# {recipe.path} as it was trained, overrides included; relative paths start at {recipe.base}/"
-    return f"{origin}\n\n{run.as_toml(recipe.table)}"
-
-
-def _json(facts: Mapping[str, Any]) -> str:
-    return json.dumps(facts, ensure_ascii=False, indent=2, default=str) + "\n"

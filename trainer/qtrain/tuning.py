@@ -178,47 +178,55 @@ def masters(model: Any) -> None:
             parameter.data = parameter.data.float()
 
 
-def unseal(model: Any, lora: Lora, saved: Path) -> None:
-    """Load the adapter `saved`, which a `sealer` may have sealed, into `model`, which was made by the same recipe.
-
-    For going on from a checkpoint. Of what was sealed the first half, A and B, is what was being trained.
-    """
-    from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    tensors = load_file(saved / "adapter_model.safetensors")
-    if changes_base(lora):
-        for name in tensors:
-            if "lora_A" in name or "lora_B" in name:
-                tensors[name] = tensors[name].narrow(0 if "lora_A" in name else 1, 0, lora.r)
-    set_peft_model_state_dict(model, tensors)
-
-
-def sealer(model: Any, lora: Lora) -> Callable[[Path], None]:
-    """What makes a saved adapter of `model` stand on the original base; to be called before the first step.
+class Sealer:
+    """Makes a saved adapter of `model` stand on the original base; to be built before the first step.
 
     PiSSA and OLoRA move a part of the base, s·B₀A₀, into the adapter they start from. In what is saved it is taken out
     again: s·(BA − B₀A₀), a plain adapter [A; A₀], [B, −B₀] of twice the rank. peft has the same conversion, but it
-    forgets modules_to_save.
+    forgets modules_to_save. Other adapters are left as they are.
     """
-    import torch
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import load_file, save_file
 
-    if not changes_base(lora):
-        return lambda saved: None
-    first: Mapping[str, Any] = {k: v.cpu().clone() for k, v in get_peft_model_state_dict(model).items() if "lora_" in k}
+    def __init__(self, model: Any, lora: Lora) -> None:
+        from peft import get_peft_model_state_dict
 
-    def seal(saved: Path) -> None:
+        self.model, self.lora = model, lora
+        state = get_peft_model_state_dict(model) if changes_base(lora) else {}
+        self.first: Mapping[str, Any] = {k: v.cpu().clone() for k, v in state.items() if "lora_" in k}
+
+    def __call__(self, saved: Path) -> None:
+        """Seal the adapter in the folder `saved`."""
+        import torch
+        from safetensors.torch import load_file, save_file
+
+        if not self.first:
+            return
         tensors = load_file(saved / "adapter_model.safetensors")
-        for name, start in first.items():
+        for name, start in self.first.items():
             down = "lora_A" in name
             tensors[name] = torch.cat([tensors[name], start if down else -start], dim=0 if down else 1).contiguous()
         save_file(tensors, saved / "adapter_model.safetensors", metadata={"format": "pt"})
         file = saved / "adapter_config.json"
         config = json.loads(file.read_text(encoding="utf-8"))
-        config |= {"r": 2 * lora.r, "init_lora_weights": True}
-        config["lora_alpha"] = lora.lora_alpha * (2**0.5 if lora.use_rslora else 2)  # the scale stays
+        config |= {"r": 2 * self.lora.r, "init_lora_weights": True}
+        config["lora_alpha"] = self.lora.lora_alpha * (2**0.5 if self.lora.use_rslora else 2)  # the scale stays
         file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
-    return seal
+    def restore(self, saved: Path) -> None:
+        """Load the adapter that was sealed in `saved` into the model: its first half, A and B, is what was trained.
+
+        Raises QdataError where this model did not start from the same A₀ and B₀, whose part its base lacks.
+        """
+        import torch
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        tensors = load_file(saved / "adapter_model.safetensors")
+        for name, start in self.first.items():
+            down = "lora_A" in name
+            tensors[name], before = tensors[name].chunk(2, dim=0 if down else 1)
+            if not torch.equal(before, start if down else -start):
+                raise QdataError(
+                    f"{saved}: {self.lora.init_lora_weights} splits the base otherwise on this machine than where the "
+                    "run began, so it cannot go on exactly here; start a new run with --fresh"
+                )
+        set_peft_model_state_dict(self.model, tensors)

@@ -25,9 +25,10 @@ _DIGITS = 4
 
 @dataclass(frozen=True)
 class Heard:
-    """One batch: the numbers of its rows, those of its conversations' sources, and what these cost.
+    """One batch: the numbers of its rows, those of the sources of what lies in them, and what that cost.
 
-    `costs` is [conversations, 4]: Σ weight · nll, Σ weight, trained tokens, tokens.
+    `costs` is [conversations, 4]: Σ weight · nll, Σ weight, trained tokens, tokens. Of preference pairs it is [pairs,
+    5]: loss, 1, trained tokens, tokens, margin.
     """
 
     rows: Tensor
@@ -167,7 +168,8 @@ def _entry(step: int, heard: list[Any], names: tuple[str, ...]) -> dict[str, Any
     for source, (nll, weight, *_) in zip(sources, costs, strict=True):
         of_source[names[source]][0] += nll
         of_source[names[source]][1] += weight
-    nll, weight, trained, tokens = (math.fsum(column) for column in zip(*costs, strict=True))
+    nll, weight, trained, tokens, *_ = (math.fsum(column) for column in zip(*costs, strict=True))
+    margins = [_number(one[4], 1, _DIGITS) for one in costs if len(one) > 4]
     return {
         "step": step,
         "loss": _number(nll, weight, 6),
@@ -175,6 +177,7 @@ def _entry(step: int, heard: list[Any], names: tuple[str, ...]) -> dict[str, Any
         "trained": int(trained),
         "rows": rows,
         "losses": [_number(one[0], one[1], _DIGITS) for one in costs],
+        **({"margins": margins} if margins else {}),
         "sources": {name: sums for name, sums in sorted(of_source.items()) if math.isfinite(sums[0])},
     }
 

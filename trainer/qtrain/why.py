@@ -1,4 +1,4 @@
-"""What one optimiser step was made of: its conversations with their losses, and its loss beside its neighbours'."""
+"""What one optimiser step was made of: its conversations or pairs with their losses, and the losses around it."""
 
 from __future__ import annotations
 
@@ -71,6 +71,11 @@ def _conversations(entry: Mapping[str, Any], directory: Path) -> list[dict[str, 
 
     rows = load_from_disk(str(directory))["train"]
     losses = iter(entry["losses"])
+    if "margins" in entry:
+        return [
+            {**_pair(rows[number], number), "loss": loss, "margin": margin}
+            for number, loss, margin in zip(entry["rows"], losses, entry["margins"], strict=True)
+        ]
     out = []
     for number in entry["rows"]:
         row, start = rows[number], 0
@@ -81,6 +86,13 @@ def _conversations(entry: Mapping[str, Any], directory: Path) -> list[dict[str, 
             out.append({**told, "loss": next(losses)})
             start += length
     return out
+
+
+def _pair(row: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """Of a preference pair; its prompt is read twice, once before each answer."""
+    prompt, chosen, rejected = (len(row[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
+    counts = {"tokens": 2 * prompt + chosen + rejected, "trained": chosen + rejected}
+    return {"row": row["rows"][0], "source": row["sources"][0], "shard_row": number, **counts}
 
 
 def table(report: Mapping[str, Any], limit: int) -> Group:
@@ -96,11 +108,12 @@ def table(report: Mapping[str, Any], limit: int) -> Group:
         f"[{at}: {_loss(loss)}]" if at == report["step"] else f"{at}: {_loss(loss)}"
         for at, loss in report["around"].items()
     )
-    rows = Table("loss", "row", "source", "tokens", "trained", "in shards")
-    for row in report["rows"][:limit]:
-        counts = f"{row['tokens']:,}", f"{row['trained']:,}"
-        rows.add_row(_loss(row["loss"]), Text(row["row"]), Text(row["source"]), *counts, f"--row {row['shard_row']}")
     first = report["rows"][0]
+    measured = [name for name in ("loss", "margin") if name in first]
+    rows = Table(*measured, "row", "source", "tokens", "trained", "in shards")
+    for row in report["rows"][:limit]:
+        numbers, counts = (_loss(row[name]) for name in measured), (f"{row[n]:,}" for n in ("tokens", "trained"))
+        rows.add_row(*numbers, Text(row["row"]), Text(row["source"]), *counts, f"--row {row['shard_row']}")
     more = len(report["rows"]) - limit
     lines = [f"and {more:,} more, with --limit or --json"] if more > 0 else []
     lines.append(f"its tokens: qdata show {report['shards']} --row {shlex.quote(first['row'])}")

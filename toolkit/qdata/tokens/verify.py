@@ -146,15 +146,27 @@ def _rows(
         chosen = None
         if sample is not None and sample < facts["rows"]:
             chosen = set(np.random.default_rng(seed).choice(facts["rows"], sample, replace=False).tolist())
-        first = 0
-        for batch in shards.read_split(directory, split):
-            wanted = [i for i in range(batch.num_rows) if chosen is None or first + i in chosen]
-            names = {name for i in wanted for name in batch["rows"][i].as_py()}
+        for rows in _together(shards.read_split(directory, split), chosen):
+            names = {name for _, row in rows for name in row["rows"][0].as_py()}
             found = texts.filter(pl.col("row").is_in(list(names))).collect()
             conversations = {one["row"]: one for one in found.iter_rows(named=True)}
-            for i in wanted:
-                yield batch.slice(i, 1), f"{split} row {first + i}", conversations
-            first += batch.num_rows
+            for number, row in rows:
+                yield row, f"{split} row {number}", conversations
+
+
+def _together(batches: Iterator[pa.RecordBatch], chosen: set[int] | None) -> Iterator[list[tuple[int, pa.RecordBatch]]]:
+    """Rows with their numbers: those of a batch, or all that are `chosen`, for which the texts are scanned once."""
+    first = 0
+    drawn: list[tuple[int, pa.RecordBatch]] = []
+    for batch in batches:
+        if chosen is None:
+            yield [(first + i, batch.slice(i, 1)) for i in range(batch.num_rows)]
+        else:
+            here = sorted(number for number in chosen if first <= number < first + batch.num_rows)
+            drawn += [(number, batch.slice(number - first, 1)) for number in here]
+        first += batch.num_rows
+    if drawn:
+        yield drawn
 
 
 def _ledger(directory: Path, manifest: dict[str, Any], result: Result) -> None:
