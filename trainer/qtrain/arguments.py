@@ -10,7 +10,7 @@ from typing import Any
 from qdata.errors import QdataError
 from qtrain import processes, sharding, trackers
 from qtrain.exact import keep_best, refuse_order
-from qtrain.recipe import ADAPTERS, Train
+from qtrain.recipe import Train
 from qtrain.tuning import needs_bitsandbytes
 
 Say = Callable[[str], None]
@@ -31,6 +31,7 @@ def make(train: Train, *, rows: int, validation: bool, say: Say = lambda text: N
     given |= precision(given, say)
     if train.global_batch_size is not None:
         given |= batch(train.global_batch_size, given, processes.count())
+    processes.refuse_too_many(processes.here(), False)  # torchrun and accelerate launch do not look
     if not processes.alone() and not _gpu():
         given["use_cpu"] = True  # else accelerate trains each of them for itself
     sharding.share_out(train.sharding, given, say)
@@ -58,7 +59,7 @@ def make(train: Train, *, rows: int, validation: bool, say: Say = lambda text: N
         made = (DPOConfig if train.stage == "dpo" else SFTConfig)(**{**defaults, **given, **fixed})
     except (ValueError, TypeError, ImportError, OSError) as error:
         raise QdataError(f"[train]: TRL does not take these arguments together: {error}") from None
-    sharding.settle(made, train.lora.lora_dropout if train.tuning in ADAPTERS else 0.0)
+    sharding.settle(made)
     made._n_gpu = min(made.n_gpu, 1)  # a process has one GPU; --gpus N starts N of them
     step = made.per_device_train_batch_size * made.gradient_accumulation_steps * made.world_size
     if told := doubt(step, rows):

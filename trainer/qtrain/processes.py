@@ -33,6 +33,11 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def here() -> int:
+    """How many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def alone() -> bool:
     """Whether nobody started this process as one of a group; torchrun may start a group of one."""
     return "LOCAL_RANK" not in os.environ

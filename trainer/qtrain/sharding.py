@@ -7,6 +7,7 @@ model with, or nothing to do it by, they are left out, and that is said.
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,9 @@ from qtrain import processes
 FOLDER = "recipes/sharding"
 KEYS = ("fsdp", "fsdp_config", "deepspeed")
 """TRL's arguments that share a model out."""
+FSDP_KEYS = ("version", "auto_wrap_policy", "transformer_layer_cls_to_wrap", "min_num_params", "reshard_after_forward",
+             "cpu_offload", "cpu_ram_efficient_loading", "state_dict_type", "activation_checkpointing")  # fmt: skip
+"""What `fsdp_config` may hold, with or without `fsdp_` in front; transformers passes over any other key silently."""
 UNVERIFIED = "unverified on GPUs: its steps were compared with those of one process over gloo, on a CPU, only"
 
 
@@ -36,7 +40,8 @@ def unknown(name: str) -> str | None:
 def share_out(name: str | None, given: dict[str, Any], say: Callable[[str], None]) -> None:
     """Put into `given`, arguments of TRL, what the file `name` holds; or leave them out where nothing can be shared.
 
-    `say` gets what a person should know. Raises QdataError where DeepSpeed is wanted and not installed.
+    `say` gets what a person should know. Raises QdataError where DeepSpeed is wanted and not installed,
+    and for a key of `fsdp_config` that FSDP2 has not.
     """
     if name is not None:
         given |= read_toml(shipped(FOLDER) / f"{name}.toml", what="sharding")
@@ -55,8 +60,14 @@ def share_out(name: str | None, given: dict[str, Any], say: Callable[[str], None
         return
     if given.get("deepspeed") and importlib.util.find_spec("deepspeed") is None:
         raise QdataError(f"[train] sharding {what} wants DeepSpeed: pip install deepspeed; or take fsdp")
-    if isinstance(config := given.get("fsdp_config"), Mapping) and config.get("activation_checkpointing"):
-        given.setdefault("activation_checkpointing", False)  # one of the two, and this is FSDP's own
+    if isinstance(config := given.get("fsdp_config"), dict):
+        short = [key.removeprefix("fsdp_") for key in config]
+        if wrong := next((key for key in short if key not in FSDP_KEYS), None):
+            raise QdataError(f"[train] fsdp_config.{wrong}: no such key of FSDP2.{did_you_mean(wrong, FSDP_KEYS)}")
+        if config.get("cpu_offload") and not has_gpu():
+            config["cpu_offload"] = False
+            say("fsdp_config.cpu_offload does nothing here: on a CPU all of the model is in main memory")
+    logging.getLogger("transformers.training_args").addFilter(_no_advice)
     say(f"sharding {what}: among {processes.count()} processes" + (f" [yellow]({UNVERIFIED})[/]" if has_gpu() else ""))
 
 
@@ -67,11 +78,15 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def settle(arguments: Any, dropout: float) -> None:
+def _no_advice(record: logging.LogRecord) -> bool:
+    # transformers recommends FSDP's own activation checkpointing, which `settle` refuses.
+    return "activation_checkpointing" not in record.getMessage()
+
+
+def settle(arguments: Any) -> None:
     """Check what the made `arguments` share out, before a model is loaded, and let accelerate do it on a CPU too.
 
-    `dropout` is that of the adapters. Raises QdataError for what FSDP or DeepSpeed refuses, or would do otherwise than
-    said here.
+    Raises QdataError for what FSDP or DeepSpeed refuses, or would do otherwise than said here.
     """
     if arguments.deepspeed:
         _refuse_zero(arguments.hf_deepspeed_config.config.get("zero_optimization", {}))
@@ -79,23 +94,20 @@ def settle(arguments: Any, dropout: float) -> None:
         return
     from accelerate.utils import FullyShardedDataParallelPlugin
 
-    try:
-        plugin = FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
-    except (ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
-        raise QdataError(f"[train] fsdp_config: accelerate does not take it: {error}") from None
-    told = None
-    if plugin.fsdp_version != 2:
+    told, wanted = None, arguments.fsdp_plugin_args
+    if wanted["fsdp_version"] != 2:
         told = "version: FSDP1 is deprecated, and nothing here was tried with it; leave it out, it is 2 then"
-    elif "FULL" not in str(plugin.state_dict_type):
+    elif "FULL" not in wanted["state_dict_type"]:
         told = "state_dict_type: checkpoints and final/ are whole models here; leave it out, it is FULL_STATE_DICT then"
-    elif plugin.activation_checkpointing and arguments.activation_checkpointing:
-        told = "activation_checkpointing: [train] activation_checkpointing is the same; set one of them to false"
-    elif plugin.activation_checkpointing and dropout:
-        told = (
-            "activation_checkpointing: FSDP's own draws dropout anew, [train]'s does not: leave it out"
-        )
+    elif wanted.get("activation_checkpointing"):
+        told = "activation_checkpointing: FSDP's own saves adapters empty and draws dropout anew (seen here); leave it "
+        told += "out, [train] activation_checkpointing does neither"
     if told is not None:
         raise QdataError(f"[train] fsdp_config.{told}")
+    try:
+        plugin = FullyShardedDataParallelPlugin(**wanted)
+    except (ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
+        raise QdataError(f"[train] fsdp_config: accelerate does not take it: {error}") from None
     if not has_gpu():
         _over_gloo(arguments, plugin)
 
