@@ -20,7 +20,7 @@ from trl import SFTConfig
 
 from qdata.errors import QdataError
 from qtrain import arguments as args
-from qtrain import checkpoint, sharding, tuning
+from qtrain import checkpoint, sharding, steps, tuning
 from qtrain import recipe as recipes
 
 # Six rows by two of two processes: an epoch's last step is smaller, and one process has nothing in it.
@@ -137,10 +137,12 @@ def compare(first: Path, second: Path) -> None:
     same_weights(first, second, 1e-5)
     assert [key for key, _ in losses(second)] == [key for key, _ in losses(first)]
     assert [x for _, x in losses(second)] == pytest.approx([x for _, x in losses(first)], rel=1e-5)
-    one, two = ([json.loads(line) for line in (run / "steps.jsonl").open(encoding="utf-8")] for run in (first, second))
+    one, two = (steps.read(run / steps.FILE) for run in (first, second))
     assert [sorted(step["rows"]) for step in two] == [sorted(step["rows"]) for step in one]
-    for name in ("loss", "sources"):
-        assert [step["sources"].keys() for step in two] == [step["sources"].keys() for step in one], name
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours["sources"].keys() == theirs["sources"].keys()
+        for source, sums in theirs["sources"].items():
+            assert ours["sources"][source] == pytest.approx(sums, rel=1e-5)
     assert (second / "samples.jsonl").read_text("utf-8") == (first / "samples.jsonl").read_text("utf-8")
 
 
