@@ -19,6 +19,9 @@ def test_it_says_what_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report["libraries"]["torch"] == torch.__version__ and report["libraries"]["trl"]
     assert report["attention"]["sdpa"].startswith("safe") and report["hub"]["told"].startswith("not asked")
     said = CliRunner().invoke(main, ["doctor"])
+    if not torch.cuda.is_available():
+        assert "sharding fsdp: over gloo" in said.stdout
+        assert "sharding zero2: not here: DeepSpeed wants GPUs" in said.stdout
     assert said.exit_code == 0 and f"torch {torch.__version__}" in said.stdout and "attention sdpa: safe" in said.stdout
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -167,15 +165,29 @@ def test_another_order_of_rows_is_refused(project: Path) -> None:
     assert "wanted random or sequential" in told(go("train.train_sampling_strategy=group_by_length"))
 
 
-def test_arguments_of_several_processes_are_checked(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FSDP's and DeepSpeed's own keys are taken, and what their plugins refuse is told before a run is made."""
-    Path("zero2.json").write_text(json.dumps({"zero_optimization": {"stage": 2}}), encoding="utf-8")
-    assert "deepspeed" in told(go('train.deepspeed="zero2.json"')).lower()
-    fsdp = ("train.fsdp=true", "train.fsdp_config={version=2, cpu_offload=true, activation_checkpointing=true}")
-    if not torch.cuda.is_available():
-        assert "fsdp shards a model over GPUs, and this machine has none" in told(go(*fsdp))
-    assert not Path("runs").exists()
-    arguments: Any = SimpleNamespace(fsdp=True, fsdp_plugin_args={"fsdp_version": 2, "state_dict_type": "NONE"})
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    with pytest.raises(QdataError, match=r"\[train\] fsdp_config: accelerate does not take it: .*NONE"):
-        processes.refuse_sharding(arguments)
+def test_no_memory_for_the_model(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is loaded, and while it is moved to the GPU."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    for place in ("qtrain.tuning.load", "qtrain.train.ShardTrainer"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, full)
+            said = told(go())
+        assert "the GPU's memory does not suffice for its weights (full). Try tuning = " in said
+        assert 'sharding = "fsdp" with --gpus N' in said
+
+
+def test_more_processes_of_torchrun_than_gpus(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert "2 processes want a GPU each, and this machine has 1 GPU" in told(go())
+
+
+def test_validation_rows_of_which_no_token_counts(tiny: Path, tmp_path: Path) -> None:
+    """Their loss would be 0 of 0."""
+    masked = {**row([7]), "labels": [IGNORED] * 7}
+    path = write(tmp_path / "held", [row([4])], tiny, validation=[masked])
+    with pytest.raises(QdataError, match="no token of its validation rows is trained"):
+        open_shards(path)

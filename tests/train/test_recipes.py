@@ -24,15 +24,17 @@ LORA = {
 ON_RECORD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "mini-qwen-pt": (
         {"model.config_from": "Qwen/Qwen2.5-0.5B-Instruct", "model.config": SCRATCH, "train.stage": "pt",
-         "data.pack": 1024, "train.global_batch_size": 1152, "train.tuning": "full"},
+         "data.pack": 1024, "train.global_batch_size": 1152, "train.tuning": "full", "train.sharding": "zero2"},
         {**COSINE, "learning_rate": 1e-4, "num_train_epochs": 1},
     ),
     "mini-qwen-sft": (
-        {"model.from_run": "runs/mini-qwen-pt", "train.stage": "sft", "train.tuning": "full", "data.steps": ()},
+        {"model.from_run": "runs/mini-qwen-pt", "train.stage": "sft", "train.tuning": "full", "data.steps": (),
+         "train.sharding": "zero2"},
         {**COSINE, "learning_rate": 1e-5, "num_train_epochs": 3},
     ),
     "mini-qwen-dpo": (
-        {"model.from_run": "runs/mini-qwen-sft", "train.stage": "dpo", "train.global_batch_size": 384},
+        {"model.from_run": "runs/mini-qwen-sft", "train.stage": "dpo", "train.global_batch_size": 384,
+         "train.sharding": "zero2"},
         {**COSINE, "learning_rate": 5e-7, "num_train_epochs": 3},
     ),
     "muice-freeze": (

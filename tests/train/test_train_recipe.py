@@ -136,11 +136,12 @@ def test_a_recipe_survives_being_written_down(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "epochs"), [("meissa-system", 1), ("meissa-roleplay", 2)])
 def test_meissas_stages_are_as_they_were(name: str, epochs: int) -> None:
-    """The hyper-parameters of the original run; what has no key yet is no key of the recipe."""
+    """The hyper-parameters of the original run: adapters on a base of 4 bits, which FSDP shares out among the GPUs."""
     loaded = recipes.load(MUICE.with_name(f"{name}.toml"))
     assert loaded.model.name == "Qwen/Qwen2.5-14B-Instruct"
     lora = loaded.train.lora
-    assert (loaded.train.tuning, lora.r, lora.lora_alpha, lora.target_modules) == ("lora", 32, 64, "all-linear")
+    assert (loaded.train.tuning, lora.r, lora.lora_alpha, lora.target_modules) == ("qlora", 32, 64, "all-linear")
+    assert loaded.train.sharding == "fsdp"
     wanted = {"num_train_epochs": epochs, "learning_rate": 1e-5, "lr_scheduler_type": "cosine", "warmup_steps": 0.1}
     wanted |= {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 16, "max_grad_norm": 1.0, "fp16": True}
     assert {key: loaded.train.arguments[key] for key in wanted} == wanted

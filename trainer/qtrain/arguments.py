@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from qdata.errors import QdataError
-from qtrain import processes, trackers
+from qtrain import processes, sharding, trackers
 from qtrain.exact import keep_best, refuse_order
 from qtrain.recipe import Train
 from qtrain.tuning import needs_bitsandbytes
@@ -24,14 +25,16 @@ def make(train: Train, *, rows: int, validation: bool, say: Say = lambda text: N
     """
     from trl import DPOConfig, SFTConfig
 
-    given = dict(train.arguments)
+    given = copy.deepcopy(dict(train.arguments))  # transformers writes into its tables
     if str(given.get("eval_strategy", "no")) != "no" and not validation:
         raise QdataError("[train] eval_strategy wants validation rows: give [data] validation or val, or set it to no")
     given |= precision(given, say)
     if train.global_batch_size is not None:
         given |= batch(train.global_batch_size, given, processes.count())
-    if processes.count() > 1 and not _gpu():
+    processes.refuse_too_many(processes.here(), False)  # torchrun and accelerate launch do not look
+    if not processes.alone() and not _gpu():
         given["use_cpu"] = True  # else accelerate trains each of them for itself
+    sharding.share_out(train.sharding, given, say)
     given |= keep_best(given, train.early_stopping_patience)
     refuse_order(str(given.get("train_sampling_strategy", "random")))
     optim = str(given.get("optim", ""))
@@ -56,7 +59,7 @@ def make(train: Train, *, rows: int, validation: bool, say: Say = lambda text: N
         made = (DPOConfig if train.stage == "dpo" else SFTConfig)(**{**defaults, **given, **fixed})
     except (ValueError, TypeError, ImportError, OSError) as error:
         raise QdataError(f"[train]: TRL does not take these arguments together: {error}") from None
-    processes.refuse_sharding(made)
+    sharding.settle(made)
     made._n_gpu = min(made.n_gpu, 1)  # a process has one GPU; --gpus N starts N of them
     step = made.per_device_train_batch_size * made.gradient_accumulation_steps * made.world_size
     if told := doubt(step, rows):

@@ -66,7 +66,8 @@ class Shards:
 def open_shards(path: Path) -> Shards:
     """Open the TOKENS directory `path`; nothing is read into memory.
 
-    Raises QdataError where it is incomplete, has no rows, or holds placeholders nobody filled.
+    Raises QdataError where it is incomplete, has no rows, nothing to train or evaluate in them, or holds placeholders
+    nobody filled.
     """
     from datasets import load_from_disk
 
@@ -83,11 +84,13 @@ def open_shards(path: Path) -> Shards:
         )
     if not len(parts["train"]):
         raise QdataError(f"{path}: no rows to train on")
-    if not _trains(parts["train"]):
-        raise QdataError(
-            f"{path}: no token of its rows is trained, every label is {IGNORED}: look at [data] loss, and at "
-            "`train` and `weight` of the messages"
-        )
+    for name, part in parts.items():
+        if not _trains(part):
+            which = "rows" if name == "train" else f"{name} rows"
+            raise QdataError(
+                f"{path}: no token of its {which} is trained, every label is {IGNORED}: look at [data] loss, and at "
+                "`train` and `weight` of the messages"
+            )
     sources = tuple(sorted({name for part in parts.values() for name in _sources(part).unique().to_pylist()}))
     parts = {name: _numbered(part, sources) for name, part in parts.items()}
     picked = {

@@ -24,6 +24,7 @@ def look(recipe: Path | None = None) -> dict[str, Any]:
         "libraries": {name: _version(name) for name in (*_LIBRARIES, *_OPTIONAL)},
         "devices": _devices(),
         "attention": _attention(),
+        "sharding": _sharding(),
         "hub": _hub(),
     }
     if recipe is not None:
@@ -46,6 +47,7 @@ def lines(report: dict[str, Any]) -> list[str]:
         free = f", {device['free_gb']} GB of {device['memory_gb']} GB free" if device["memory_gb"] else ""
         out.append(f"{device['name']}{free}; autocast: {types if device['autocast'] else 'none, trains in float32'}")
     out += [f"attention {name}: {told}" for name, told in report["attention"].items()]
+    out += [f"sharding {name}: {told}" for name, told in report["sharding"].items()]
     hub = report["hub"]
     out.append(f"hub {hub['endpoint']}: {hub['told']}")
     if (recipe := report.get("recipe")) is not None:
@@ -105,6 +107,23 @@ def _attention() -> dict[str, str]:
         if gpu and flash
         else f"not here: {'flash-attn is not installed' if gpu else 'no GPU'}",
     }
+
+
+def _sharding() -> dict[str, str]:
+    """By which of the files of recipes/sharding/ several processes can share a model here."""
+    import torch
+
+    from qtrain import sharding
+
+    gpus = torch.cuda.device_count()
+    if gpus > 1:
+        fsdp = f"among {gpus} GPUs, {sharding.UNVERIFIED}"
+    else:
+        fsdp = "one GPU keeps the whole model" if gpus else "over gloo among --processes N on this CPU: to rehearse it"
+    zero = fsdp if gpus else "not here: DeepSpeed wants GPUs"
+    if gpus and find_spec("deepspeed") is None:
+        zero = "not here: deepspeed is not installed"
+    return {name: zero if name.startswith("zero") else fsdp for name in sharding.names()}
 
 
 def _hub() -> dict[str, Any]:

@@ -124,6 +124,12 @@ class Exact(Trainer):  # type: ignore[misc]  # transformers is not typed
         else:
             self.restore(Path(self.state.best_model_checkpoint))
 
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Save the weights; those that FSDP or DeepSpeed gathered come as `state_dict`."""
+        for name in (getattr(self.model, "all_tied_weights_keys", None) or {}) if state_dict else ():
+            state_dict.pop(name, None)  # gathered twice, it would be written twice
+        super()._save(output_dir, state_dict=state_dict)
+
     # What transformers forgets
 
     def _carry(self) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -103,10 +104,26 @@ def no_memory(batch: Batch, *, longest: int, tuning: str, checkpointing: bool) -
         ways.append("activation_checkpointing = true")
     if tuning != "qlora":
         ways.append('tuning = "qlora"' if tuning == "lora" else 'tuning = "lora" or "qlora"')
+    ways.append('sharding = "fsdp" with --gpus N')
     return QdataError(
         f"step {batch.step}: the GPU's memory does not suffice for a batch of {batch.tokens:,} tokens "
         f"({batch.rows} row{'s' if batch.rows != 1 else ''}). Try {'; '.join(ways)}"
     )
+
+
+@contextmanager
+def fitting(name: str, tuning: str) -> Iterator[None]:
+    """Inside it the model is loaded. Raises QdataError where the GPU's memory does not suffice for its weights."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        ways = [] if tuning == "qlora" else ['tuning = "qlora" (weights of 4 bits)']
+        ways += ['sharding = "fsdp" with --gpus N', "a smaller model", "or end what else runs on this GPU"]
+        raise QdataError(
+            f"{name}: the GPU's memory does not suffice for its weights ({tuning}). Try {', '.join(ways)}"
+        ) from None
 
 
 def _size(count: int) -> str:

@@ -132,9 +132,11 @@ def stop_at(model: Any, ids: list[int]) -> None:
 
 def parameters(model: Any) -> tuple[int, int]:
     """How many parameters are trained, and how many there are."""
-    # Weights of 4 bits lie two and two in a byte.
-    sizes = [(p.numel() * (2 if hasattr(p, "quant_state") else 1), p.requires_grad) for p in model.parameters()]
-    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
+    # Weights of 4 bits lie two and two in a byte; what ZeRO-3 has shared out is elsewhere.
+    packed = [2 * p.element_size() if hasattr(p, "quant_state") else 1 for p in model.parameters()]
+    sizes = [getattr(p, "ds_numel", p.numel()) * n for p, n in zip(model.parameters(), packed, strict=True)]
+    trained = sum(size for size, p in zip(sizes, model.parameters(), strict=True) if p.requires_grad)
+    return trained, sum(sizes)
 
 
 def for_inference(folder: Path) -> Any:

@@ -33,6 +33,16 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def here() -> int:
+    """How many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def alone() -> bool:
+    """Whether nobody started this process as one of a group; torchrun may start a group of one."""
+    return "LOCAL_RANK" not in os.environ
+
+
 def refuse_too_many(processes: int, gpus: bool) -> None:
     """Raises QdataError where there are GPUs, but fewer than processes; with `gpus`, also where there are none."""
     import torch
@@ -45,24 +55,6 @@ def refuse_too_many(processes: int, gpus: bool) -> None:
             if there
             else f"--gpus {processes}: this machine has no GPU; --processes {processes} trains on its CPU"
         )
-
-
-def refuse_sharding(arguments: Any) -> None:
-    """`[train] fsdp` and `fsdp_config` as accelerate's plugin takes them; DeepSpeed's is built with the arguments.
-
-    Raises QdataError for keys the plugin refuses, and where there is no GPU to shard over.
-    """
-    if not arguments.fsdp:
-        return
-    import torch
-    from accelerate.utils import FullyShardedDataParallelPlugin
-
-    if not torch.cuda.is_available():  # accelerate would leave it out without a word
-        raise QdataError("[train] fsdp shards a model over GPUs, and this machine has none: leave it out")
-    try:
-        FullyShardedDataParallelPlugin(**arguments.fsdp_plugin_args)
-    except (ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
-        raise QdataError(f"[train] fsdp_config: accelerate does not take it: {error}") from None
 
 
 class Turn:
@@ -103,9 +95,9 @@ def from_first(value: Any) -> Any:
 
 def part() -> None:
     """The processes need each other no more."""
-    if count() > 1:
-        import torch.distributed
+    import torch.distributed
 
+    if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 

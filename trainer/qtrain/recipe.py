@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from qdata.errors import did_you_mean
 from qdata.recipe import DataRecipe, option, read_toml, refuse, structure
+from qtrain import sharding
 
 _PACKED = "shards are packed once, by [data] pack"
 _READY = "rows reach the trainer as finished shards"
@@ -119,6 +120,10 @@ class Train:
     global_batch_size: int | None = option(
         None, "rows per optimiser step over all devices; gradient_accumulation_steps follows from it, and "
         "per_device_train_batch_size too where it is not given (at most 8)"
+    )  # fmt: skip
+    sharding: str | None = option(
+        None, "how several processes share the model: a file of recipes/sharding/ (fsdp, fsdp-offload, zero2, zero3), "
+        "in place of TRL's keys fsdp, fsdp_config and deepspeed; one process keeps the whole model, and says so"
     )  # fmt: skip
     lora: Lora = field(default_factory=Lora, metadata={"help": "the adapters, where tuning is lora or qlora"})
     freeze: Freeze = field(default_factory=Freeze, metadata={"help": "the modules, where tuning is freeze"})
@@ -243,8 +248,9 @@ def _train(table: Any, address: str, mistakes: list[str]) -> Train | None:
     structure(_arguments(table.get("stage") == "dpo"), theirs, address, mistakes)
     if train is None or len(mistakes) > before:
         return None
+    train = dataclasses.replace(train, arguments=theirs)
     mistakes += [f"{address}.{told}" for told in _untrainable(train)]
-    return dataclasses.replace(train, arguments=theirs)
+    return train
 
 
 def _untrainable(train: Train) -> list[str]:
@@ -258,6 +264,13 @@ def _untrainable(train: Train) -> list[str]:
         told.append(f"lora.init_lora_weights: {start!r} does not go with {other}")
     if train.tuning == "freeze" and bool(freeze.train) == bool(freeze.freeze):
         told.append("freeze: tuning = freeze wants exactly one of train = [ … ] and freeze = [ … ]")
+    own = [key for key in sharding.KEYS if train.arguments.get(key)]
+    if train.sharding is not None and (wrong := sharding.unknown(train.sharding)):
+        told.append(f"sharding: {wrong}")
+    elif train.sharding is not None and own:
+        told.append(f"sharding: it is a file of such keys, and {own[0]} is given as well: give one of them")
+    elif "fsdp" in own and "deepspeed" in own:
+        told.append("fsdp: deepspeed is given as well: give one of them")
     return told
 
 

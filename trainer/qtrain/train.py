@@ -55,13 +55,15 @@ def train(
         found, start, shards = prepare(recipe, output, console, strict=strict, resume=resume, fresh=fresh)
     held_out = shards.validation is not None
     arguments = args.make(start.train, rows=len(shards.train), validation=held_out, say=console.print)
-    model = tuning.load(start, recipe.model, arguments, console.print)
+    with faults.fitting(start.name, start.train.tuning):
+        model = tuning.load(start, recipe.model, arguments, console.print)
     tokenizer = _tokenizer(shards, model, start)
     # From here on nothing is wrong with the recipe, so a run's folder is made.
     found = processes.from_first(found)
     folder = processes.from_first(found.folder if found else _created(output / recipe.stem))
     arguments.output_dir = str(folder)
-    trainer = _trainer(model, start.train, arguments, shards, tokenizer, console.print)
+    with faults.fitting(start.name, start.train.tuning):
+        trainer = _trainer(model, start.train, arguments, shards, tokenizer, console.print)
     told = facts.of(recipe, start, shards, trainer)
     if found is not None and processes.rank() == 0:
         resumed.refuse_other(found, told)

@@ -54,6 +54,8 @@ def load(start: Start, wanted: Model, arguments: Any, say: Callable[[str], None]
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+        # Only floats are shared out, and only those of the type they are gathered in keep their packed bits.
+        bnb_4bit_quant_storage=half if arguments.fsdp or arguments.deepspeed else None,
     )
     device = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
     model = models.load(start.folder, attention, dtype=dtype, quantization_config=four, device_map={"": device})
