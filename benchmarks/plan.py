@@ -62,6 +62,7 @@ class Case:
 
 MIDDLE = (512, 8, 8, 2, 1536, 16_000)
 DEEP = (768, 8, 12, 4, 2048, 8_000)
+WIDE = (1024, 4, 16, 4, 2816, 12_000)
 FLAT = {"activation_checkpointing": False}
 PACKED = {"pack": 1024}
 BATCH = {"per_device_train_batch_size": 2}
@@ -88,6 +89,11 @@ CASES = [
     Case("dpo lora, checkpointing, reference asked beforehand", DEEP, {**DPO, **LORA, **ONCE}),
     Case("full, 8-bit Adam", DEEP, {**BATCH, **EIGHT}),
     Case("full, 8-bit Adam, flat", MIDDLE, {**BATCH, **EIGHT, **FLAT}),
+    # The fit of the heap's holes (`memory._heap`) was made on the cases above, and not on these.
+    Case("held out: full, packed, accumulated", WIDE, {"gradient_accumulation_steps": 3}, PACKED, 100),
+    Case("held out: lora", WIDE, {**LORA, **FLAT, "per_device_train_batch_size": 4}, words=150),
+    Case("held out: dpo lora", WIDE, {**DPO, **LORA, "per_device_train_batch_size": 1}, words=400),
+    Case("held out: 8-bit Adam, packed", WIDE, {**EIGHT, **FLAT}, PACKED, 100),
 ]  # fmt: skip
 
 

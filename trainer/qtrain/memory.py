@@ -66,7 +66,7 @@ class Work:
     gpu: bool = False
     devices: int = 1
     reference: str = "none"
-    """Of DPO: "copy" of the model, "base" without adapters, or "none", as it is asked beforehand."""
+    """Of DPO: a "copy" of the model, its "base" without adapters, or either, asked "beforehand"; else "none"."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def moments(shape: Shape, work: Work, process: int = 0) -> dict[str, Parts]:
         )  # fmt: skip
 
     told = {"the forward's end": parts(before, kept, forward, at_end, 0)}
-    if work.reference != "none":
+    if work.reference in ("copy", "base"):
         told["the reference's forward"] = parts(
             before, kept + 4 * batch.tokens * shape.hidden, forward, at_end, _passing(shape, work, batch, alone=True)
         )
@@ -234,8 +234,10 @@ def _heap(shape: Shape, work: Work) -> int:
     if work.gpu:
         return 0
     wide = max(2 * (shape.query + shape.key) + 2 * shape.hidden + 3 * layer.outputs for layer in shape.layers)
-    freed = shape.trained_weights // 2 if work.accumulated > 1 else 0  # gradients, from step to step
-    return 2 * 4 * work.batch.tokens * wide + freed + (_QUANTISING if shape.quantised else 0)
+    # Gradients go and come back, in between lie those of the next batch or the optimizer's unpacked states.
+    freed = shape.trained_weights if work.accumulated > 1 or "8bit" in work.optimizer else 0
+    times = 2 if work.reference == "none" else 4  # one more forward, of the reference
+    return times * 4 * work.batch.tokens * wide + freed + (_QUANTISING if shape.quantised else 0)
 
 
 def _states(shape: Shape, optimizer: str) -> int:

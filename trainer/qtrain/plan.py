@@ -46,9 +46,16 @@ def plan(
         odd.append(f"[train] {', '.join(sharded)}: sharding over GPUs is not modelled, each is planned with all of it.")
     for subject in found:
         with contextlib.ExitStack() as stack:
-            shards = _shards(subject, recipe, console, stack)
-            train, rows = _as_planned(subject.train, gpus), plan_rows.count(shards.train)
-            told = _told(subject, recipe, train, shards, rows, gpus, gpu_memory)
+            try:
+                shards = _shards(subject, recipe, console, stack)
+                devices = 1 if subject.name == STAND_IN else gpus
+                train, rows = _as_planned(subject.train, devices), plan_rows.count(shards.train)
+                told = _told(subject, recipe, train, shards, rows, devices, gpu_memory)
+            except QdataError as error:
+                if len(found) == 1:
+                    raise
+                odd.append(f"{subject.name} is not planned: {error}")
+                continue
             report["models"].append(told)
             report["sample"] = bool(shards.manifest.get("sample"))
             if subject.start is not None and probe:
@@ -127,10 +134,10 @@ def _told(
     if rows.trained * 20 < rows.tokens.sum():
         odd.append(f"Only {rows.trained / rows.tokens.sum():.1%} of the tokens are trained.")
     limit = recipe.data.pack or recipe.data.max_length
-    if sample and subject.name != STAND_IN and limit and limit > rows.lengths.max():
-        full = rows.of(limit).largest(arguments.per_device_train_batch_size)
+    full = rows.of(limit or 0).largest(arguments.per_device_train_batch_size)
+    if sample and subject.name != STAND_IN and full.tokens > work.batch.tokens:
         most = memory.peak(shape, dataclasses.replace(work, batch=full), parts.process)[1].total
-        odd.append(f"The sample's rows are short; of rows of {limit:,} tokens, which may be, a batch takes {gb(most)}.")
+        odd.append(f"The sample is small: a whole batch of rows of {limit:,} tokens, which may come, takes {gb(most)}.")
     there = _room(gpu, subject, gpu_memory)
     if there is not None and parts.total > there:
         odd.append(f"It wants {gb(parts.total)} for its largest batch, and there are {gb(there)}.")
@@ -165,8 +172,10 @@ def _dtype(subject: Subject, recipe: TrainRecipe, half: bool) -> Any:
 
 def _reference(train: Train, arguments: Any) -> str:
     """As `PreferenceTrainer` has it."""
-    if train.stage != "dpo" or arguments.precompute_ref_log_probs:
+    if train.stage != "dpo":
         return "none"
+    if arguments.precompute_ref_log_probs:
+        return "beforehand"
     return "base" if train.tuning in ADAPTERS else "copy"
 
 

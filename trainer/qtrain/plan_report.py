@@ -49,12 +49,13 @@ def _model(model: dict[str, Any], stage: str) -> list[str]:
     share = f"{parameters['trained'] / parameters['all']:.1%}, {model['tuning']}"
     out = [f"{model['model']}{why}"]
     told = {
-        "parameters": [f"{parameters['all']:,}, of which {parameters['trained']:,} are trained ({share})", kinds],
+        "parameters": [f"{parameters['all']:,}, of which {parameters['trained']:,} are trained ({share})"],
+        "": [kinds],
         what: [f"{rows['train']:,}{held_out}; {rows['tokens']:,} tokens, {rows['trained']:,} trained",
                f"longest {rows['longest']:,}"],
         "steps": [f"{steps['total']:,} in all: {steps['per_epoch']:,} an epoch, epochs {steps['epochs']:g}",
                   f"warmup {steps['warmup']:,}"],
-        "a step": [f"{steps['global_batch']:,} {what}, {model['tokens_per_step']:,} tokens, "
+        "a step": [f"{_plural(steps['global_batch'], what)}, {model['tokens_per_step']:,} tokens",
                    f"{model['trained_per_step']:,} trained", f"{model['tokens']:,} tokens in all"],
         "memory": [f"{gb(held['total'])} on {each}, estimated, at {held['moment']}",
                    f"largest batch {side} tokens", f"checkpointing {checkpointing}"],
@@ -64,6 +65,15 @@ def _model(model: dict[str, Any], stage: str) -> list[str]:
     shown = [(_PARTS[field.name], held[field.name]) for field in fields(Parts) if held[field.name]]
     out += [f"{_INDENT}{name:<32}{gb(size):>8}" for name, size in shown]
     return out + [f"  ! {told}" for told in model["odd"]]
+
+
+def _plural(number: int, what: str) -> str:
+    """A number of things, `what` in the plural.
+
+    >>> _plural(1, "rows"), _plural(2, "rows")
+    ('1 row', '2 rows')
+    """
+    return f"{number:,} {what.removesuffix('s') if number == 1 else what}"
 
 
 def _count(number: int) -> str:
