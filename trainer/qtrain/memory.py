@@ -235,9 +235,10 @@ def _heap(shape: Shape, work: Work) -> int:
         return 0
     wide = max(2 * (shape.query + shape.key) + 2 * shape.hidden + 3 * layer.outputs for layer in shape.layers)
     # Gradients go and come back, in between lie those of the next batch or the optimizer's unpacked states.
-    freed = shape.trained_weights if work.accumulated > 1 or "8bit" in work.optimizer else 0
-    times = 2 if work.reference == "none" else 4  # one more forward, of the reference
-    return times * 4 * work.batch.tokens * wide + freed + (_QUANTISING if shape.quantised else 0)
+    share = 1.0 if work.accumulated > 1 else 0.75 if "8bit" in work.optimizer else 0.0
+    times = 2.0 if work.reference == "none" else 2.5  # one more forward, of the reference
+    passing = int(times * 4 * work.batch.tokens * wide)
+    return passing + int(share * shape.trained_weights) + (_QUANTISING if shape.quantised else 0)
 
 
 def _states(shape: Shape, optimizer: str) -> int:
