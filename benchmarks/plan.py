@@ -89,8 +89,8 @@ CASES = [
     Case("dpo lora, checkpointing, reference asked beforehand", DEEP, {**DPO, **LORA, **ONCE}),
     Case("full, 8-bit Adam", DEEP, {**BATCH, **EIGHT}),
     Case("full, 8-bit Adam, flat", MIDDLE, {**BATCH, **EIGHT, **FLAT}),
-    # The heap's holes (`memory._heap`) were fitted to the cases above first; of these, not yet in the fit, two were then
-    # within 15 % and two were told 15 to 29 % too high (of the growth). Now all are in it.
+    # The heap's holes (`memory._heap`) were fitted to the cases above first; of these, not yet in the fit, two were
+    # then within 15 % and two were told 15 to 29 % too high (of the growth). Now all are in it.
     Case("wide: full, packed, accumulated", WIDE, {"gradient_accumulation_steps": 3}, PACKED, 100),
     Case("wide: lora", WIDE, {**LORA, **FLAT, "per_device_train_batch_size": 4}, words=150),
     Case("wide: dpo lora", WIDE, {**DPO, **LORA, "per_device_train_batch_size": 1}, words=400),
