@@ -12,7 +12,7 @@ from rich.console import Console
 
 from qdata.cli_base import Group
 from qdata.paths import shipped
-from qtrain import cli_see
+from qtrain import cli_plan, cli_see
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 
@@ -37,6 +37,7 @@ def main() -> None:
     \b
     qtrain recipes/muice.toml                      train; the run lies in runs/muice/<date>-<time>/
     qtrain recipes/muice.toml --set train.learning_rate=2e-5
+    qtrain plan recipes/muice.toml                 what that would take, before it is started
     qtrain chat runs/muice                         talk to the newest run
     qtrain chat runs/muice --ask "你是谁" --before   ask once, beside the model it started from
     qtrain export runs/muice -o muxue              a plain Hugging Face folder
@@ -226,7 +227,7 @@ def _print(report: Any) -> None:
     click.echo(json.dumps(report, ensure_ascii=False, indent=2))
 
 
-for _command in (cli_see.plot, cli_see.why):
+for _command in (cli_plan.plan, cli_see.plot, cli_see.why):
     main.add_command(_command)
 
 if __name__ == "__main__":
