@@ -123,14 +123,14 @@ def run(recipe: Path) -> dict[str, Any]:
                 marks["steps to"] = time.perf_counter()
                 raise Over
 
-    made = road._trainer
+    made = road.trainer_of
 
     def watched(*args: Any) -> Any:
         trainer = made(*args)
         trainer.add_callback(Clock())
         return trainer
 
-    road._trainer = watched
+    road.trainer_of = watched
     began = time.perf_counter()
     with suppress(Over):
         road.train(recipes.load(recipe), Path("runs"), Console(file=io.StringIO()))

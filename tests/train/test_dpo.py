@@ -70,7 +70,7 @@ def trainer_of(
     made = args.make(train, rows=len(shards.train), validation=True)
     made.output_dir = str(tmp_path / "run")
     tokenizer = AutoTokenizer.from_pretrained(shards.tokenizer)
-    trainer = road._trainer(models.load(tiny), train, made, shards, tokenizer, print)
+    trainer = road.trainer_of(models.load(tiny), train, made, shards, tokenizer, print)
     if watch is not None:
         (tmp_path / "run").mkdir(parents=True, exist_ok=True)
         trainer.watch = Watch(tmp_path / "run", shards, watch)
@@ -130,7 +130,7 @@ def test_a_freeze_of_one_layer_prefers_too(shards: Shards, tiny: Path, tmp_path:
     made = args.make(train, rows=4, validation=True)
     made.output_dir = str(tmp_path / "run")
     tokenizer = AutoTokenizer.from_pretrained(shards.tokenizer)
-    trainer = road._trainer(models.load(tiny), train, made, shards, tokenizer, print)
+    trainer = road.trainer_of(models.load(tiny), train, made, shards, tokenizer, print)
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train()
     moved = {name for name, p in trainer.model.named_parameters() if not torch.equal(p, before[name])}

@@ -42,9 +42,9 @@ def trained(tiny: Path, tmp_path: Path, train: Train, model: Model | None = None
     made.output_dir = str(tmp_path / "run")
     models.quiet()
     weights = tuning.load(start, model or Model(name=str(tiny)), made, print)
-    tokenizer = road._tokenizer(shards, weights, start)
+    tokenizer = road.tokenizer_of(shards, weights, start)
     shards = dataclasses.replace(shards, manifest={"template": {"stop": "<|im_end|>"}})
-    trainer = road._trainer(weights, train, made, shards, tokenizer, print)
+    trainer = road.trainer_of(weights, train, made, shards, tokenizer, print)
     trainer.seal = tuning.Sealer(trainer.model, train.lora) if train.tuning in recipes.ADAPTERS else None
     trainer.before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     trainer.train()

@@ -95,9 +95,9 @@ def _measure(job: Job) -> Measured:
         arguments.output_dir = folder
         before = _status("VmRSS")
         model = tuning.load(dataclasses.replace(job.start, train=train), job.model, arguments, lambda _: None)
-        tokenizer = road._tokenizer(shards, model, job.start)
+        tokenizer = road.tokenizer_of(shards, model, job.start)
         clock = Clock()
-        trainer = road._trainer(model, train, arguments, shards, tokenizer, lambda _: None)
+        trainer = road.trainer_of(model, train, arguments, shards, tokenizer, lambda _: None)
         trainer.add_callback(clock)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()

@@ -57,13 +57,13 @@ def train(
     arguments = args.make(start.train, rows=len(shards.train), validation=held_out, say=console.print)
     with faults.fitting(start.name, start.train.tuning):
         model = tuning.load(start, recipe.model, arguments, console.print)
-    tokenizer = _tokenizer(shards, model, start)
+    tokenizer = tokenizer_of(shards, model, start)
     # From here on nothing is wrong with the recipe, so a run's folder is made.
     found = processes.from_first(found)
     folder = processes.from_first(found.folder if found else _created(output / recipe.stem))
     arguments.output_dir = str(folder)
     with faults.fitting(start.name, start.train.tuning):
-        trainer = _trainer(model, start.train, arguments, shards, tokenizer, console.print)
+        trainer = trainer_of(model, start.train, arguments, shards, tokenizer, console.print)
     told = facts.of(recipe, start, shards, trainer)
     if found is not None and processes.rank() == 0:
         resumed.refuse_other(found, told)
@@ -118,7 +118,7 @@ def _completing(trainer: Any, start: Start, shards: Shards, papers: Mapping[str,
     return complete
 
 
-def _tokenizer(shards: Shards, model: Any, start: Start) -> Any:
+def tokenizer_of(shards: Shards, model: Any, start: Start) -> Any:
     """The shards' tokenizer. Raises QdataError where its ids are not those of the model training starts from."""
     tokenizer = AutoTokenizer.from_pretrained(shards.tokenizer)
     rows = model.get_input_embeddings().num_embeddings
@@ -140,7 +140,8 @@ def _tokenizer(shards: Shards, model: Any, start: Start) -> Any:
     return tokenizer
 
 
-def _trainer(model: Any, train: Train, arguments: Any, shards: Shards, tokenizer: Any, say: args.Say) -> Any:
+def trainer_of(model: Any, train: Train, arguments: Any, shards: Shards, tokenizer: Any, say: args.Say) -> Any:
+    """Our trainer of the stage, with adapters, frozen modules and stops as the recipe wants them; it has no callbacks."""
     peft = tuning.peft_config(train.lora, model) if train.tuning in ADAPTERS else None
     if train.tuning == "freeze":
         tuning.freeze(model, train.freeze, say)
