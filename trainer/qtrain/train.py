@@ -141,7 +141,7 @@ def tokenizer_of(shards: Shards, model: Any, start: Start) -> Any:
 
 
 def trainer_of(model: Any, train: Train, arguments: Any, shards: Shards, tokenizer: Any, say: args.Say) -> Any:
-    """Our trainer of the stage, with adapters, frozen modules and stops as the recipe wants them; it has no callbacks."""
+    """Our trainer of the stage, with adapters, frozen modules and stops as the recipe wants them."""
     peft = tuning.peft_config(train.lora, model) if train.tuning in ADAPTERS else None
     if train.tuning == "freeze":
         tuning.freeze(model, train.freeze, say)
