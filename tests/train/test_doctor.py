@@ -32,6 +32,11 @@ def test_what_a_recipe_would_use(project: Path, tiny: Path) -> None:
     text = Path("small.toml").read_text(encoding="utf-8")
     Path("hub.toml").write_text(text.replace(json.dumps(str(tiny)), '"nobody/nothing"'), encoding="utf-8")
     assert "not in the hub's cache" in doctor.look(Path("hub.toml"))["recipe"]["model"]
+    if not torch.cuda.is_available():
+        Path("flash.toml").write_text(
+            text.replace("[model]", '[model]\nattn_implementation = "flash_attention_2"'), encoding="utf-8"
+        )
+        assert doctor.look(Path("flash.toml"))["recipe"]["attention"] == "sdpa, for want of flash_attention_2"
     Path("wrong.toml").write_text(text.replace("max_steps", "max_step"), encoding="utf-8")
     assert "max_step" in doctor.look(Path("wrong.toml"))["recipe"]["error"]
 

@@ -149,6 +149,7 @@ def _recipe(path: Path) -> dict[str, Any]:
 
     from qtrain import model as models
     from qtrain import recipe as recipes
+    from qtrain import tuning
 
     recipe = recipes.load(path)
     name = recipe.model.name or recipe.model.config_from or str(recipe.model.from_run)
@@ -162,13 +163,15 @@ def _recipe(path: Path) -> dict[str, Any]:
         if not here and recipe.stand_in is not None and models.may_stand_in():
             found += "; without a hub the stand-in"
     gpu = torch.cuda.is_available()
+    wanted = recipe.model.attn_implementation
+    used = tuning.backend(wanted)
     given = recipe.train.arguments
     bf16 = gpu and torch.cuda.is_bf16_supported() and given.get("bf16", not given.get("fp16", False))
     return {
         "path": str(path),
         "model": f"{name}: {found}",
         "tuning": recipe.train.tuning,
-        "attention": recipe.model.attn_implementation,
+        "attention": used if used == wanted else f"{used}, for want of {wanted}",
         "precision": "bf16 autocast" if bf16 else "fp16 autocast" if gpu and given.get("fp16") else "float32",
         "device": "cuda" if gpu else "cpu",
     }
