@@ -64,6 +64,7 @@ def prepare(
 def _shards(recipe: TrainRecipe, data: DataRecipe, console: Console, *, strict: bool) -> Shards:
     """data/shards/<recipe>/, built where it is missing or no longer what the recipe and its inputs make."""
     from qdata import pipeline, report
+    from qdata.tokens import encoder
 
     path = Path("data/shards") / recipe.stem
     report.left_out(console, [*data.sources, *data.validation], recipe.base)
@@ -72,6 +73,7 @@ def _shards(recipe: TrainRecipe, data: DataRecipe, console: Console, *, strict: 
     else:
         console.print(f"shards: {path} is {'stale' if path.exists() else 'missing'}, building it")
         pipeline.build(data, path, base=recipe.base, replace=True, strict=strict, console=console)
+    encoder.forget()
     return open_shards(path)
 
 

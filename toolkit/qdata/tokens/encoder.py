@@ -46,10 +46,10 @@ class Encoder:
         """Texts that both engines encoded alike."""
         self._loading: Future[Engine] | None = None
         try:
-            self._json: dict[str, Any] = orjson.loads(self._bytes)
+            self._added: list[dict[str, Any]] = orjson.loads(self._bytes).get("added_tokens", [])
         except orjson.JSONDecodeError as error:
             raise QdataError(f"{self._file}: not a tokenizer ({error})") from None
-        self.controls = Controls.of(self._json.get("added_tokens", []))
+        self.controls = Controls.of(self._added)
         # Qwen's pre-tokeniser never joins a newline with a letter, a digit or an ideograph that follows it, and nothing
         # composes with a newline under NFC. Of another one we know nothing, and look at every joint.
         self.cuts_after_newline = json.dumps(WORDS)[1:-1].encode() in self._bytes or WORDS.encode() in self._bytes
@@ -77,7 +77,7 @@ class Encoder:
         """The same tokenizer without its added tokens: to it `<|im_end|>` is six tokens of text."""
         from tokenizers import Tokenizer
 
-        bare = self._json | {"added_tokens": [], "post_processor": None}
+        bare = orjson.loads(self._bytes) | {"added_tokens": [], "post_processor": None}
         return self._load(lambda: Tokenizer.from_buffer(orjson.dumps(bare)))
 
     def _load(self, make: Callable[[], Any]) -> Any:
@@ -90,12 +90,12 @@ class Encoder:
         return made
 
     @cached_property
-    def _added(self) -> dict[str, int]:
-        return {token["content"]: token["id"] for token in self._json.get("added_tokens", [])}
+    def _ids(self) -> dict[str, int]:
+        return {token["content"]: token["id"] for token in self._added}
 
     def id_of(self, token: str) -> int | None:
         """The id of a token, or None when the vocabulary has no such token."""
-        return self._added[token] if token in self._added else self._tokenizer.token_to_id(token)
+        return self._ids[token] if token in self._ids else self._tokenizer.token_to_id(token)
 
     def encode_hidden(self, text: str) -> Ids:
         """The ids of one text in which control tokens were hidden (injection.py)."""
@@ -116,11 +116,10 @@ class Encoder:
 
     def encode_plain(self, texts: pl.Series) -> tuple[Ids, Offsets]:
         """As `encode`; but control tokens in the texts are text like any other."""
-        every = self._json.get("added_tokens", [])
         # One that is looked for after normalisation might stand in a text by other characters.
-        if self.engine != FAST or any(token["normalized"] for token in every):
+        if self.engine != FAST or any(token["normalized"] for token in self._added):
             return _by_tokenizers(self._plain, texts.to_list())
-        held = texts.str.contains_any([token["content"] for token in every]) if every else texts.is_null()
+        held = texts.str.contains_any(list(self._ids)) if self._ids else texts.is_null()
         return patched(self.encode(texts.to_list()), held, lambda at: _by_tokenizers(self._plain, [texts[at]])[0])
 
     def check(self, texts: pl.Series) -> None:
@@ -165,6 +164,11 @@ def load_encoder(directory: Path, engine: str = TOKENIZERS) -> Encoder:
     """The encoder of a folder; loaded once, as long as its tokenizer.json stays the same."""
     file = directory / "tokenizer.json"
     return _loaded(directory, engine, file.stat().st_mtime_ns if file.is_file() else 0)
+
+
+def forget() -> None:
+    """Let go of all encoders: they hold some hundred megabytes, which who trains has better use for."""
+    _loaded.cache_clear()
 
 
 @lru_cache(maxsize=2)
