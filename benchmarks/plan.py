@@ -6,9 +6,9 @@ Of each case a model of random weights, rows and a recipe are made in a temporar
 asked, then a process of its own trains (`--again` asks only, and holds the answer against the peaks on file). Two peaks
 of that process are read from Linux (VmHWM, the most that was resident at once): of all of it, held against the plan's
 total, and of what came since the model began to be loaded (VmHWM is set back there, VmRSS subtracted), held against the
-plan's total without that VmRSS. A case is a hit where the first is within 15 %; how many are by the second, which has no
-libraries in it to flatter small models, is told too. Memory is not disturbed by neighbours on
-the machine; the seconds per step are, and stand in the file for the curious. Writes benchmarks/results/plan.json.
+plan's total without that VmRSS. A case is a hit where the first is within 15 %; how many are by the second, which has
+no libraries in it to flatter small models, is told too. Memory is not disturbed by neighbours on the machine; the
+seconds per step are, and stand in the file for the curious. Writes benchmarks/results/plan.json.
 """
 
 from __future__ import annotations

@@ -70,15 +70,22 @@ class Samples(TrainerCallback):  # type: ignore[misc]  # transformers is not typ
 
 
 def repetition(answers: Sequence[str]) -> list[float]:
-    """`score.repetition` of qdata: the share of 4-grams of words that came before in the answer; 0 of an empty one.
+    """How much of an answer came before in it: of 4-grams of words, as `score.repetition` of qdata, or of strings of 10
+    characters, whichever is more (zeros or spaces in a row are no words); 0 of an empty one.
 
-    >>> repetition(["a list that goes round, a list that goes round, a list that goes round", "ok"])
-    [0.5833, 0.0]
+    >>> repetition(["a list that goes round, a list that goes round, a list that goes round", "ok", "0" * 20])
+    [0.6066, 0.0, 0.9091]
     """
     said = [[{"role": "assistant", "content": answer}] for answer in answers]
     rows = conform(pl.LazyFrame({"content_hash": [str(i) for i in range(len(said))], "messages": said}))
     scores = ScoreRepetition()(rows).select(pl.col("score").struct.field("repetition")).collect().to_series()
-    return [round(score, 4) for score in scores.fill_null(0.0)]
+    both = zip(scores.fill_null(0.0), map(_again, answers), strict=True)
+    return [round(max(of_words, of_characters), 4) for of_words, of_characters in both]
+
+
+def _again(text: str, length: int = 10) -> float:
+    found = [text[at : at + length] for at in range(len(text) - length + 1)]
+    return 1 - len(set(found)) / len(found) if found else 0.0
 
 
 @contextmanager
