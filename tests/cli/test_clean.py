@@ -182,11 +182,19 @@ def test_all_mistakes_of_a_preset_at_once() -> None:
     assert "bad.toml.steps: empty" in refused("clean", "rows.jsonl", "--preset", "bad.toml")
 
 
+def test_a_preset_for_other_rows_is_told() -> None:
+    """It is carried out all the same: what it does not know it leaves."""
+    write("rows.jsonl", ROWS)
+    told = qdata("clean", "rows.jsonl", "--preset", "pretrain").stderr
+    assert "--preset pretrain: its steps are made for pretraining text, and these rows are conversations" in told
+    assert "are made for" not in qdata("clean", "rows.jsonl", "--preset", "sft-en").stderr
+
+
 @pytest.mark.parametrize("name", preset.names())
 def test_a_shipped_preset_is_right(name: str) -> None:
     """It says what it is for, and its steps can be made; one that only drops stands behind those that edit."""
     loaded = preset.load(name)
-    assert loaded.about
+    assert loaded.about and loaded.kinds
     assert stepping.steps_of(loaded.steps, name)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.markup import escape
 
 from qdata.cli_base import console
 from qdata.cli_rows import row_options, write_rows
@@ -74,10 +75,14 @@ def clean(preset: str | None, steps: list[dict[str, Any]], samples: int, **optio
     qdata clean rows.jsonl --preset sft-en
     qdata clean rows.jsonl --step length min_answer=2 --step mask_pii do=drop
     """
+    from qdata import preset as presets
     from qdata import report
 
     def tell(written: Path, manifest: dict[str, Any]) -> None:
         report.cleaned(console, manifest, written, samples)
+        odd = presets.misfit(presets.load(preset), {one["format"] for one in manifest["inputs"]}) if preset else None
+        if odd:
+            console.print(f"[yellow]--preset {escape(preset or '')}: {odd}[/]", highlight=False)
 
     write_rows(command="clean", name="clean", steps=_steps(preset, steps), tell=tell, **options)
 

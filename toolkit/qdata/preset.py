@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from qdata import plugin
 from qdata.errors import QdataError, did_you_mean
 from qdata.paths import shipped
 from qdata.recipe import option, read_toml, refuse, structure
+from qdata.rows import formats, kinds
 
 FOLDER = "recipes/presets"
 
@@ -18,12 +21,24 @@ class Preset:
     """A file of steps, as `recipes/presets/` has them."""
 
     about: str = option("", "what it is for, in a line")
+    kinds: tuple[Literal["chat", "preference", "judged", "text"], ...] = option(
+        (), "the rows it is for: chat, preference, judged, text; default: any"
+    )
     steps: tuple[dict[str, Any], ...] = option((), "local steps in order, each a table [[steps]] with step = NAME")
 
 
 def names() -> list[str]:
     """The presets that ship with qdata."""
     return sorted(file.stem for file in shipped(FOLDER).glob("*.toml"))
+
+
+def misfit(preset: Preset, formats_found: Iterable[str]) -> str | None:
+    """What is odd about these steps for rows of these dialects, in words, or None."""
+    found = {kinds.kind(plugin.find(formats, name)) for name in formats_found}
+    if not preset.kinds or found <= set(preset.kinds):
+        return None
+    wanted, others = (", ".join(kinds.WORDS[one] for one in sorted(some)) for some in (preset.kinds, found))
+    return f"its steps are made for {wanted}, and these rows are {others}: look at what each of them did"
 
 
 def load(name: str) -> Preset:
