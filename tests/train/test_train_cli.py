@@ -38,6 +38,8 @@ def test_help_loads_nothing_heavy() -> None:
         (["export", "runs/nothing", "-o", "out"], "no such run or model folder"),
         (["chatt", "x"], "no command is called 'chatt'. Did you mean 'chat'"),
         (["chat", "runs/nothing", "--json"], "go with --ask"),
+        (["small.toml", "--output", "rows.jsonl"], "no run can be made there"),
+        (["small.toml", "--output", "rows.jsonl/deep"], "rows.jsonl is a file"),
     ],
 )
 def test_errors_are_one_message_and_exit_2(project: Path, arguments: list[str], told: str) -> None:
@@ -45,6 +47,29 @@ def test_errors_are_one_message_and_exit_2(project: Path, arguments: list[str], 
     assert result.exit_code == 2 and told in result.stderr
     assert "Traceback" not in result.output
     assert not Path("runs").exists() and not Path("out").exists()
+
+
+def test_what_is_plain_is_told_before_shards_are_made(project: Path) -> None:
+    """And shards that are right do not give way to wrong ones."""
+    run_of = lambda *words: CliRunner().invoke(main, ["small.toml", "--set", "train.max_steps=1", *words])  # noqa: E731
+    done = run_of("--set", "train.global_batch_size=7")
+    assert done.exit_code == 2 and "global_batch_size = 7, with per_device_train_batch_size = 2" in done.stderr
+    assert not Path("data").exists()
+    assert run_of("--set", "data.validation=[]").stderr.count("eval_strategy wants validation rows") == 1
+    assert not Path("data").exists()
+    assert "is missing, building it" in run_of().output
+    before = Path("data/shards/small/manifest.json").read_bytes()
+    done = run_of("--set", "train.stage=dpo")
+    assert done.exit_code == 2 and "rows of kind chat" in done.stderr
+    assert Path("data/shards/small/manifest.json").read_bytes() == before
+    assert "is stale, its rows or how they are made changed" in run_of("--set", "data.max_length=60").output
+
+
+def test_rows_that_fell_are_told(project: Path) -> None:
+    """And no model card of TRL's lies about, which names neither base nor data."""
+    done = CliRunner().invoke(main, ["small.toml", "--set", "train.max_steps=1", "--set", "data.max_length=50"])
+    assert done.exit_code == 0 and " rows: max_length.too_long " in done.output and "(max_length 50)" in done.output
+    assert not list(Path("runs").rglob("README.md"))
 
 
 def test_a_recipe_is_enough(project: Path) -> None:

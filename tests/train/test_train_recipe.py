@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,21 @@ def test_meissas_stages_are_as_they_were(name: str, epochs: int) -> None:
     assert loaded.data.val and loaded.stand_in is not None and loaded.stand_in_train.tuning == "full"
     (step,) = loaded.data.steps
     assert step["text"] == loaded.data.default_system
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ("learning_rate = -1e-4", "train.learning_rate: wanted a number above 0, got -0.0001"),
+        ("learning_rate = 0", "train.learning_rate: wanted a number above 0, got 0"),
+        ("num_train_epochs = 0", "train.num_train_epochs: wanted a number above 0"),
+        ("max_steps = 0", "train.max_steps: wanted the number of optimiser steps, or -1"),
+        ("global_batch_size = -8", "train.global_batch_size: wanted a number above 0"),
+        ("weight_decay = -0.1", "train.weight_decay: wanted 0 or more"),
+        ("fp16 = true\nbf16 = true", "train.fp16: bf16 = true is given as well"),
+    ],
+)
+def test_what_trl_takes_and_nobody_means(tmp_path: Path, keys: str, told: str) -> None:
+    """Said of the recipe, on any machine, before rows are rendered."""
+    with pytest.raises(QdataError, match=re.escape(told)):
+        load(tmp_path, f"{MINIMAL}[train]\n{keys}\n")

@@ -334,10 +334,10 @@ def test_batch_keys_that_contradict_each_other_are_refused(monkeypatch: pytest.M
         {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
         {"gradient_accumulation_steps": 5},
     ):
-        with pytest.raises(QdataError, match="global_batch_size = 16 is not"):
+        with pytest.raises(QdataError, match="global_batch_size = 16, with"):
             make(16, **wrong)
     assert args.batch(16, {}, devices=4) == {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
-    with pytest.raises(QdataError, match="global_batch_size = 6 is not"):
+    with pytest.raises(QdataError, match="global_batch_size = 6, with 4 devices: wanted a multiple of that"):
         args.batch(6, {}, devices=4)
 
 

@@ -25,9 +25,8 @@ def make(train: Train, *, rows: int, validation: bool, say: Say = lambda text: N
     """
     from trl import DPOConfig, SFTConfig
 
+    refuse(train, validation)
     given = copy.deepcopy(dict(train.arguments))  # transformers writes into its tables
-    if str(given.get("eval_strategy", "no")) != "no" and not validation:
-        raise QdataError("[train] eval_strategy wants validation rows: give [data] validation or val, or set it to no")
     given |= precision(given, say)
     if train.global_batch_size is not None:
         given |= batch(train.global_batch_size, given, processes.count())
@@ -67,6 +66,14 @@ def make(train: Train, *, rows: int, validation: bool, say: Say = lambda text: N
     return made
 
 
+def refuse(train: Train, validation: bool) -> None:
+    """Raises QdataError for what does not fit together, as far as that is plain before rows are made shards."""
+    if str(train.arguments.get("eval_strategy", "no")) != "no" and not validation:
+        raise QdataError("[train] eval_strategy wants validation rows: give [data] validation or val, or set it to no")
+    if train.global_batch_size is not None:
+        batch(train.global_batch_size, train.arguments, processes.count())
+
+
 def _gpu() -> bool:
     import torch
 
@@ -103,10 +110,13 @@ def batch(rows: int, given: Mapping[str, Any], devices: int) -> dict[str, int]:
         divisors = (n for n in range(_LARGEST, 0, -1) if share % n == 0)
         size = share // steps if steps else next(divisors)
     if rows < 1 or size < 1 or rows % (size * devices) or (steps or rows // (size * devices)) * size * devices != rows:
-        told = f" × {steps} accumulated" if steps else ""
+        keys = [key for key in ("per_device_train_batch_size", "gradient_accumulation_steps") if key in given]
+        factors = [f"{key} = {given[key]}" for key in keys] + [f"{devices} devices"] * (devices > 1)
+        wanted = "that" if len(factors) == 1 else "their product"
+        wanted = wanted if len(keys) == 2 else f"a multiple of {wanted}"
         raise QdataError(
-            f"[train] global_batch_size = {rows} is not {size} per device{told} × {devices} "
-            f"device{'s' if devices > 1 else ''}; leave out gradient_accumulation_steps, or change one of them"
+            f"[train] global_batch_size = {rows}, with {' and '.join(factors)}: wanted {wanted}; change one of them"
+            + (f", or leave {keys[-1]} out" if keys else "")
         )
     return {"per_device_train_batch_size": size, "gradient_accumulation_steps": rows // (size * devices)}
 

@@ -78,6 +78,7 @@ class Dashboard(TrainerCallback):  # type: ignore[misc]  # transformers is not t
             line = " · ".join(f"{name} {value}" for name, value in self.shown.items())
             step = f"step {state.global_step}/{state.max_steps}"
             self.console.print(f"{step} · {line} · {left:.0f} s left", soft_wrap=True)
+            self.shown.pop("eval", None)  # on the line after the evaluation, and on no other
         several = self.sources.get("eval_loss", {})
         if "eval_loss" in logs and len(several) > 1:
             line = " · ".join(f"{name} {loss}" for name, loss in several.items())

@@ -135,10 +135,14 @@ def longest(part: Any) -> int:
 
 def fits(shards: Shards, stage: str) -> None:
     """Raises QdataError where the rows are not of the kind that a `stage` of training wants."""
-    kind = shards.manifest.get("kind", "chat")
+    refuse_kind(str(shards.path), shards.manifest.get("kind", "chat"), stage)
+
+
+def refuse_kind(where: str, kind: str, stage: str) -> None:
+    """Raises QdataError where rows of this kind are not what a `stage` of training wants."""
     if kind != _KINDS[stage]:
         wants = " or ".join(name for name, one in _KINDS.items() if one == kind) or "no stage known here"
-        raise QdataError(f"{shards.path}: rows of kind {kind}, and [train] stage = {stage} wants {_KINDS[stage]}; "
+        raise QdataError(f"{where}: rows of kind {kind}, and [train] stage = {stage} wants {_KINDS[stage]}; "
                          f"they are for stage = {wants}")  # fmt: skip
 
 

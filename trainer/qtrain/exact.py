@@ -130,6 +130,15 @@ class Exact(Trainer):  # type: ignore[misc]  # transformers is not typed
             state_dict.pop(name, None)  # gathered twice, it would be written twice
         super()._save(output_dir, state_dict=state_dict)
 
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: TRL's names no base, data or licence; what a run was is in its papers."""
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """As the Trainer's, but for weights with two names: a checkpoint holds them under one."""
+        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(type(load_result)(missing, load_result.unexpected_keys))
+
     # What transformers forgets
 
     def _carry(self) -> dict[str, Any]:

@@ -46,6 +46,22 @@ def papers(recipe: TrainRecipe, facts: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+_MANY = 0.1  # rows that fell, of all of them
+
+
+def left_out(manifest: Mapping[str, Any]) -> str | None:
+    """How many rows are not trained, and why, in words; loud where it is many. None where all are."""
+    rows = manifest.get("rows", {})
+    dropped: dict[str, int] = rows.get("dropped", {})
+    if not dropped:
+        return None
+    reasons = ", ".join(f"{why} {count:,}" for why, count in sorted(dropped.items(), key=lambda one: -one[1]))
+    said = f"dropped, {sum(dropped.values()):,} of {rows['in']:,} rows: {reasons}"
+    if "max_length.too_long" in dropped:
+        said += f" (max_length {manifest['max_length']})"
+    return f"[bold yellow]{said}[/]" if sum(dropped.values()) > _MANY * rows["in"] else said
+
+
 def announce(facts: Mapping[str, Any], shards: Shards, trainer: Any, console: Console) -> None:
     """Tell a person what is about to be trained."""
     trained, total = facts["parameters"]["trained"], facts["parameters"]["all"]
@@ -60,6 +76,8 @@ def announce(facts: Mapping[str, Any], shards: Shards, trainer: Any, console: Co
         console.print("[yellow]checkpoints hold weights only (save_only_model): this run cannot go on after a stop[/]")
     if (processes.count() == 1) and torch.cuda.device_count() > 1:
         console.print(f"{torch.cuda.device_count()} GPUs are here, one is used; --gpus N uses N")
+    if told := left_out(shards.manifest):
+        console.print(told, soft_wrap=True)
     if count := aside.in_manifest(shards.manifest):
         console.print(f"[yellow]rows set aside, with their reason in {shards.path}/ledger.parquet: {count:,}[/]")
     if facts["sample"]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from rich.console import Console
 
 from qdata.errors import QdataError
+from qdata.part import code_sha256
 from qdata.recipe import DataRecipe
-from qtrain import processes
+from qtrain import arguments, processes
 from qtrain import resume as resumed
-from qtrain.data import Shards, fits, open_shards
+from qtrain.data import Shards, fits, open_shards, refuse_kind
 from qtrain.recipe import TrainRecipe
 from qtrain.resume import Unfinished
 from qtrain.start import Start, decide
@@ -38,6 +40,7 @@ def prepare(
     elif first and not fresh:
         found = resumed.by_itself(recipe, output / recipe.stem, console)
     start = decide(recipe, console, strict=strict, build=first)
+    arguments.refuse(start.train, validation=bool(recipe.data.validation) or recipe.data.val is not None)
     path = Path("data/shards") / recipe.stem
     if not first:
         return None, start, open_shards(path)
@@ -45,7 +48,7 @@ def prepare(
         shards = open_shards(path)
         console.print(f"shards: {path} is what this run began with")
     else:
-        shards = _shards(recipe, start.data, console, strict=strict)
+        shards = _shards(recipe, start.data, start.train.stage, console, strict=strict)
     why = None
     if found is not None and not resumed.same_shards(found, shards.manifest):
         why = f"{found.folder}: {path} is not what this run began with, its rows or how they are made changed since"
@@ -61,7 +64,17 @@ def prepare(
     return found, start, shards
 
 
-def _shards(recipe: TrainRecipe, data: DataRecipe, console: Console, *, strict: bool) -> Shards:
+def _outdated(path: Path) -> str:
+    """Why shards are made anew."""
+    if not (path / "manifest.json").is_file():
+        return "is missing"
+    manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+    if manifest.get("code_sha256") != code_sha256():
+        return "was made by another version of qdata"
+    return "is stale, its rows or how they are made changed"
+
+
+def _shards(recipe: TrainRecipe, data: DataRecipe, stage: str, console: Console, *, strict: bool) -> Shards:
     """data/shards/<recipe>/, built where it is missing or no longer what the recipe and its inputs make."""
     from qdata import pipeline, report
     from qdata.tokens import encoder
@@ -71,8 +84,10 @@ def _shards(recipe: TrainRecipe, data: DataRecipe, console: Console, *, strict: 
     if pipeline.current(data, path, base=recipe.base, strict=strict):
         console.print(f"shards: {path} is up to date")
     else:
-        console.print(f"shards: {path} is {'stale' if path.exists() else 'missing'}, building it")
-        pipeline.build(data, path, base=recipe.base, replace=True, strict=strict, console=console)
+        planned = pipeline.plan(data, recipe.base)
+        refuse_kind(str(recipe.path), planned.kind, stage)  # before shards that are right give way
+        console.print(f"shards: {path} {_outdated(path)}, building it")
+        pipeline.run(planned, path, replace=True, strict=strict, console=console)
     encoder.forget()
     return open_shards(path)
 

@@ -249,8 +249,27 @@ def _train(table: Any, address: str, mistakes: list[str]) -> Train | None:
     if train is None or len(mistakes) > before:
         return None
     train = dataclasses.replace(train, arguments=theirs)
-    mistakes += [f"{address}.{told}" for told in _untrainable(train)]
+    mistakes += [f"{address}.{told}" for told in (*_senseless(table), *_untrainable(train))]
     return train
+
+
+_ABOVE_0 = (
+    "learning_rate", "num_train_epochs", "global_batch_size", "per_device_train_batch_size",
+    "per_device_eval_batch_size", "gradient_accumulation_steps", "logging_steps", "eval_steps", "save_steps",
+)  # fmt: skip
+_NOT_BELOW_0 = ("warmup_steps", "weight_decay", "max_grad_norm")
+
+
+def _senseless(table: Mapping[str, Any]) -> list[str]:
+    """Values that TRL takes and nobody means; found here, they are told before rows are rendered, and without a GPU."""
+    told = [f"{key}: wanted a number above 0, got {table[key]}" for key in _ABOVE_0 if table.get(key, 1) <= 0]
+    told += [f"{key}: wanted 0 or more, got {table[key]}" for key in _NOT_BELOW_0 if table.get(key, 0) < 0]
+    steps = table.get("max_steps", -1)
+    if steps == 0 or steps < -1:
+        told.append(f"max_steps: wanted the number of optimiser steps, or -1 for num_train_epochs, got {steps}")
+    if table.get("fp16") and table.get("bf16"):
+        told.append("fp16: bf16 = true is given as well: give one of them")
+    return told
 
 
 def _untrainable(train: Train) -> list[str]:

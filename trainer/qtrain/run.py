@@ -15,7 +15,9 @@ runs/<recipe>/<date>-<time>/
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from datetime import datetime
@@ -36,8 +38,25 @@ def create(parent: Path, now: datetime | None = None) -> Path:
             (parent / name).mkdir(parents=True)
         except FileExistsError:
             continue
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise _no_place(parent, error.strerror or str(error)) from None
         return parent / name
     raise QdataError(f"{parent}: no free run folder for {stamp}")
+
+
+def refuse_place(parent: Path) -> None:
+    """Raises QdataError where it is plain, before any work, that no run can be made under `parent`."""
+    above = next(folder for folder in (parent, *parent.absolute().parents) if folder.exists())
+    if not above.is_dir():
+        raise _no_place(parent, f"{above} is a file")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise _no_place(parent, f"{above} cannot be written to")
+
+
+def _no_place(parent: Path, why: str) -> QdataError:
+    return QdataError(f"{parent}: no run can be made there ({why}); choose another --output")
 
 
 def model_in(path: Path) -> Path:

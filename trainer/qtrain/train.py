@@ -51,6 +51,7 @@ def train(
     began = time.monotonic()
     if processes.rank() > 0:
         console = Console(quiet=True)
+    run.refuse_place(output / recipe.stem)
     with processes.Turn():
         found, start, shards = prepare(recipe, output, console, strict=strict, resume=resume, fresh=fresh)
     held_out = shards.validation is not None

@@ -59,7 +59,8 @@ def verify(
             f"compared with the manifest, no row was looked at; say where they are with --shards"
         )
     elif shards.manifest_of(found)["fingerprint"] != papers.data["fingerprint"]:
-        result.fail("other shards", f"{found}: not the shards that {papers.folder} was trained on")
+        told = f"{found}: not the shards that {papers.folder} was trained on, made again since: no proof of it"
+        result.fail("other shards", told)
     elif not result.failures:
         _shards(found, served_by or models[-1], sample, seed, console, result)
     return result
