@@ -38,6 +38,8 @@ def test_help_loads_nothing_heavy() -> None:
         (["export", "runs/nothing", "-o", "out"], "no such run or model folder"),
         (["chatt", "x"], "no command is called 'chatt'. Did you mean 'chat'"),
         (["chat", "runs/nothing", "--json"], "go with --ask"),
+        (["."], ".: wanted a recipe, such as small.toml"),
+        (["small"], "small: wanted a recipe, such as small.toml"),
         (["small.toml", "--output", "rows.jsonl"], "no run can be made there"),
         (["small.toml", "--output", "rows.jsonl/deep"], "rows.jsonl is a file"),
     ],

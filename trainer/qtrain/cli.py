@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from qdata.cli_base import Group
+from qdata.errors import QdataError
 from qdata.paths import shipped
 from qtrain import cli_plan, cli_see
 
@@ -26,7 +27,16 @@ class _RecipeFirst(Group):
         """The verb, or `train` in front of a recipe."""
         if args[0] not in self.commands and (args[0].endswith(".toml") or Path(args[0]).is_file()):
             args = ["train", *args]
+        elif args[0] not in self.commands and (guess := _recipes_of(Path(args[0]))):
+            raise QdataError(f"{args[0]}: wanted a recipe, such as {' or '.join(guess)}")
         return super().resolve_command(ctx, args)
+
+
+def _recipes_of(path: Path) -> list[str]:
+    """Recipes that a folder, or a recipe's bare name, may have meant."""
+    if path.is_dir():
+        return [str(file) for file in sorted(path.glob("*.toml"))[:2]]
+    return [str(file) for file in (path.with_suffix(".toml"), Path("recipes") / f"{path}.toml") if file.is_file()]
 
 
 @click.group(cls=_RecipeFirst, context_settings={"help_option_names": ["-h", "--help"]})
