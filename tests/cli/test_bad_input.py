@@ -210,7 +210,7 @@ def test_a_failed_run_leaves_the_old_output() -> None:
     [
         (["convrt", "good.jsonl"], "no command is called 'convrt'. Did you mean 'convert'?"),
         (["rendr"], "no command is called 'rendr'. Did you mean 'render'?"),
-        (["zzz"], "no command is called 'zzz'. Known: catalog, clean, convert, "),
+        (["zzz"], "no command is called 'zzz'. Known: cache, catalog, clean, "),
         (["convert", "good.jsonl", "--too", "alpaca"], "No such option '--too'"),
         (["convert", "good.jsonl"], "Missing option '--to'"),
         (["convert", "good.jsonl", *TO, "--workers", "two"], "Invalid value for '--workers'"),

@@ -195,13 +195,13 @@ def test_a_forged_token_is_caught(tmp_path: Path, tagged: Path) -> None:
 
 def test_hidden_text_comes_back(tagged: Path) -> None:
     """Each token has one private character of its own, and restoring gives the text it stood for."""
-    controls = Controls.of((tagged / "tokenizer.json").read_bytes())
+    controls = Controls.of(json.loads((tagged / "tokenizer.json").read_bytes())["added_tokens"])
     assert (controls.special, controls.tags) == (SPECIAL, TAGS)
     hidden = [controls.hidden(token) for token in controls.all]
     assert len(set(hidden)) == len(hidden) == 7
     assert controls.restored("-".join(hidden)) == "-".join(controls.all)
     assert controls.restored("text") == "text"
-    assert Controls.of(b"{}").all == ()
+    assert Controls.of([]).all == ()
     assert injection.POLICIES == ("keep", "text", "error")
 
 
