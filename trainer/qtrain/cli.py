@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +54,6 @@ def main() -> None:
     qtrain plot runs/muice -o loss.png             losses, of several runs too
     qtrain why runs/muice --step 120               what a step was trained on
     """
-    # Where it is installed peft imports it, and it tells everyone of a CPU kernel that it would have liked to load.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 @main.command()

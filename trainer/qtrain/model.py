@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import warnings
@@ -184,12 +183,10 @@ def base_of(adapter: Path) -> Path:
 def quiet() -> None:
     """Progress is ours to show: no bars of the libraries underneath. Their warnings stay."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else tokenizers warns of every fork
-    # peft imports bitsandbytes where it is installed, which then asks for a package that loads kernels from the hub.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     import datasets
-    from transformers.utils import logging as transformers_logging
+    from transformers.utils import logging
 
-    transformers_logging.disable_progress_bar()
+    logging.disable_progress_bar()
     datasets.disable_progress_bars()
     # peft 0.21 and TRL 1.16 speak to transformers 5.23 in old names; there is nothing in it for a user to mend.
     warnings.filterwarnings("ignore", r"`(is_)?gradient_checkpointing\w*` is deprecated", FutureWarning)
